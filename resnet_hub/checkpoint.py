@@ -1,0 +1,274 @@
+"""The checkpoint folder, the one thing that training, Hub and page share: its files, its checks, its writing.
+
+A folder (or Hub repository, the layout is the same) holds
+
+- ``model.safetensors``: the state dict under torchvision's names, fp32 or fp16;
+- ``config.json``: timm's layout, which timm and transformers read too;
+- ``README.md``: the model card;
+- ``training.json``: how it was trained and what it measured, see :class:`TrainingRecord`.
+
+Nothing is ever unpickled.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypedDict
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from resnet_hub.errors import CheckpointError
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+CARD_NAME = "README.md"
+TRAINING_NAME = "training.json"
+CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME)
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class Metrics(TypedDict, total=False):
+    """What one pass over one split gives. Fractions in 0..1; rows of the confusion matrix are true classes."""
+
+    loss: float
+    accuracy: float
+    macro_f1: float
+    num_images: int
+    confusion_matrix: list[list[int]]
+
+
+class Epoch(TypedDict):
+    """One line of the history. ``learning_rate`` is that of the epoch's last step; ``seconds`` is wall-clock time."""
+
+    epoch: int
+    learning_rate: float
+    train: Metrics
+    validation: Metrics
+    seconds: float
+
+
+class Result(Metrics):
+    """Metrics of the finished checkpoint on a split that it was not trained on."""
+
+    dataset: str
+    split: str
+
+
+class TrainingRecord(TypedDict):
+    """``training.json``: everything needed to judge a checkpoint and to train it again."""
+
+    recipe: dict[str, Any]
+    datasets: list[dict[str, Any]]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    commit: str | None
+    history: list[Epoch]
+    best_epoch: int
+    results: list[Result]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def locate_checkpoint(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    force_download: bool = False,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """The local folder that holds the checkpoint, downloaded first where ``name_or_path`` is a Hub id.
+
+    An existing local folder wins over a Hub repository of the same name.
+
+    Raises:
+        CheckpointError: neither a folder nor a reachable repository.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"{path} is a file: give the checkpoint folder that it lies in")
+    if not _may_be_hub_id(name_or_path):
+        raise CheckpointError(f"there is no folder {path}: check the path, or give a Hub id such as 'user/model'")
+    repo_id = str(name_or_path)
+    where = f"Hub model {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                token=token,
+                local_files_only=local_files_only,
+                allow_patterns=list(CHECKPOINT_FILES),
+            )
+        )
+    except GatedRepoError as error:
+        raise CheckpointError(f"{where} is gated: ask for access on its page, then run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{where} does not exist, or is private: check the id (there is no such local folder either), "
+            "or run `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{where} does not exist: give an existing branch, tag or commit") from error
+    except (LocalEntryNotFoundError, EntryNotFoundError) as error:
+        raise CheckpointError(
+            f"{where} is not in the cache and the Hub cannot be reached (there is no local folder {path} either): "
+            "check the network and HF_ENDPOINT, or give a checkpoint folder"
+        ) from error
+    except HFValidationError as error:
+        raise CheckpointError(f"{repo_id!r} is neither a folder nor a Hub id such as 'user/model'") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"{where} could not be downloaded ({error}): try again later") from error
+
+
+def _may_be_hub_id(name_or_path: str | Path) -> bool:
+    """False where a path is meant: written as one, or starting in a folder that exists here (``models/typo``)."""
+    if isinstance(name_or_path, Path):
+        return False
+    first, *rest = name_or_path.split("/")
+    return len(rest) <= 1 and bool(first) and first not in (".", "..", "~") and not (rest and Path(first).is_dir())
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object from ``folder``. Raises ``CheckpointError`` where it is missing or not an object."""
+    file = folder / name
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no {name}: it is not a checkpoint folder, check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not valid JSON ({error}): restore it or save the model again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, not a {type(content).__name__}: restore the file")
+    return content
+
+
+def read_training_record(folder: Path) -> TrainingRecord | None:
+    """The folder's ``training.json``, or None where a model was saved without having been trained here."""
+    return read_json(folder, TRAINING_NAME) if (folder / TRAINING_NAME).exists() else None
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Replace every tensor of ``model`` (which may be on the meta device) by the folder's, floating ones as fp32.
+
+    Raises:
+        CheckpointError: weights missing, pickled, damaged, or not exactly those of ``model``.
+    """
+    file = folder / WEIGHTS_NAME
+    if not file.is_file():
+        pickled = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLE_SUFFIXES)
+        if pickled:
+            raise CheckpointError(
+                f"{folder} has its weights only as a pickle ({pickled[0]}), which can run code when it is read, so it "
+                f"is never loaded: convert it to {WEIGHTS_NAME} with safetensors where you trust it"
+            )
+        raise CheckpointError(f"{folder} has no {WEIGHTS_NAME}: check the path, or save the model again")
+    try:
+        weights = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}): download or save it again") from error
+    _check_weights(model, weights, file)
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+    model.load_state_dict(weights, strict=True, assign=True)
+
+
+def _check_weights(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in weights]
+    unexpected = [key for key in weights if key not in expected]
+    wrong_shape = [
+        f"{key} is {tuple(weights[key].shape)} and should be {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in [("missing", missing), ("unexpected", unexpected), ("of another shape", wrong_shape)]
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{file} does not fit its {CONFIG_NAME}: tensors {'; '.join(problems)}: "
+            "use the config.json that was saved with these weights"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` whose files replace those of ``folder`` when the block ends without error.
+
+    Whatever goes wrong in the block (a full disk, an interrupt), ``folder`` keeps what it had. Files that the block
+    does not write stay.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written ({error}): choose another folder") from error
+    try:
+        yield staging
+        for file in staging.iterdir():
+            _finish(file)
+        for file in sorted(staging.iterdir()):
+            os.replace(file, folder / file.name)
+    except OSError as error:
+        raise CheckpointError(f"saving to {folder} failed ({error}): what it held before is unchanged") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _finish(file: Path) -> None:
+    """Readable as any new file is (safetensors writes for the owner alone), and on the disk before it is renamed.
+
+    Without the second a power cut could leave the new name with no content.
+    """
+    umask = os.umask(0)  # there is no way to read it without setting it
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Readable and stable: indented, non-ASCII kept, NaN refused since JSON has none."""
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def exportable_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """``model.state_dict()`` as files hold it: on the CPU, contiguous, without the prefix of ``torch.compile``."""
+    return {
+        key.replace("_orig_mod.", ""): value.detach().cpu().contiguous() for key, value in model.state_dict().items()
+    }

@@ -1,0 +1,287 @@
+"""ResNets that know their labels and their preprocessing, saved to and loaded from the Hugging Face Hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+from safetensors.torch import save_file
+
+from resnet_hub import checkpoint
+from resnet_hub.card import model_card
+from resnet_hub.checkpoint import CONFIG_NAME, TRAINING_NAME, WEIGHTS_NAME, TrainingRecord
+from resnet_hub.errors import CheckpointError, ConfigurationError
+from resnet_hub.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from resnet_hub.modeling import CHANNELS, LAYERS, MIN_IMAGE_SIZE, ResNet
+from resnet_hub.summary import ModelSummary, summarize
+
+#: Far above any published ResNet, far below what would exhaust the memory of the machine that reads a hostile config.
+MAX_LAYERS_PER_STAGE = 64
+MAX_CHANNELS = 4096
+MAX_CLASSES = 100_000
+MAX_IMAGE_SIZE = 4096
+
+
+class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
+    """A ResNet with label names and preprocessing, that saves to and loads from checkpoint folders and the Hub.
+
+    Args:
+        architecture: ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
+        num_classes: Number of classes; may be left out where ``label_names`` is given.
+        label_names: One distinct name per class; ``"0"``, ``"1"``, ... where left out.
+        image_size: Side in px to which images are resized, at least 32. The knob for small images.
+        mean, std: Normalisation per channel, of pixel values in 0..1.
+        layers, channels: Blocks and bottleneck channels per stage, where they differ from the architecture's own (tiny
+            networks for tests).
+
+    Attributes:
+        preprocessing: What turns images into the network's input.
+        training_record: How it was trained and what it measured (``training.json``), or None.
+
+    Raises:
+        ConfigurationError: an argument with a value that cannot work.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "resnet50",
+        num_classes: int | None = None,
+        label_names: Sequence[str] | None = None,
+        image_size: int = 224,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        layers: Sequence[int] | None = None,
+        channels: Sequence[int] = CHANNELS,
+    ) -> None:
+        if architecture not in LAYERS:
+            raise ConfigurationError(f"architecture {architecture!r} is unknown: use one of {', '.join(LAYERS)}")
+        if image_size < MIN_IMAGE_SIZE:
+            raise ConfigurationError(f"image_size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
+        if num_classes is None and label_names is None:
+            raise ConfigurationError("say how many classes there are: give num_classes or label_names")
+        num_classes = len(label_names) if num_classes is None else num_classes
+        self_layers = tuple(LAYERS[architecture] if layers is None else layers)
+        super().__init__(self_layers, num_classes, tuple(channels))
+        self.architecture = architecture
+        self.layers = self_layers
+        self.channels = tuple(channels)
+        self.label_names = _checked_label_names(label_names, num_classes)
+        self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std))
+        self.training_record: TrainingRecord | None = None
+
+    @property
+    def image_size(self) -> int:
+        return self.preprocessing.image_size
+
+    def reset_classifier(self, num_classes: int, label_names: Sequence[str] | None = None) -> None:
+        """A fresh classifier for other classes. The record of the old one's training no longer applies and goes."""
+        label_names = _checked_label_names(label_names, num_classes)
+        super().reset_classifier(num_classes)
+        self.label_names = label_names
+        self.training_record = None
+
+    def summary(self, image_size: int | None = None) -> ModelSummary:
+        """Layers with output shapes, parameters and connections, at ``image_size`` px (default: the model's own)."""
+        return summarize(self, image_size or self.image_size)
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def to_config(self) -> dict[str, Any]:
+        """``config.json``: timm's layout, from which timm and transformers build the same network and preprocessing."""
+        config: dict[str, Any] = {
+            "architecture": self.architecture,
+            "num_classes": self.num_classes,
+            "num_features": self.num_features,
+            "global_pool": "avg",
+            "label_names": self.label_names,
+            "pretrained_cfg": {
+                "input_size": [3, self.image_size, self.image_size],
+                "fixed_input_size": False,
+                "interpolation": "bilinear",
+                "crop_pct": 1.0,
+                "crop_mode": "squash",
+                "mean": list(self.preprocessing.mean),
+                "std": list(self.preprocessing.std),
+                "num_classes": self.num_classes,
+                "first_conv": "conv1",
+                "classifier": "fc",
+            },
+        }
+        # timm fails on an empty or null "model_args", so it stands only where it says something.
+        if self.layers != LAYERS[self.architecture] or self.channels != CHANNELS:
+            config["model_args"] = {"layers": list(self.layers), "channels": list(self.channels)}
+        return config
+
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs: Any) -> str | None:
+        """Write the checkpoint folder: weights, config, model card and, where there is one, the training record.
+
+        All or nothing: a save that fails leaves the folder as it was. Precision is kept, so ``model.half()`` saves
+        fp16. Keyword arguments are those of ``PyTorchModelHubMixin.save_pretrained``.
+
+        Returns:
+            The URL of the commit where ``push_to_hub`` is true, else None.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        save_directory = Path(save_directory)
+        repo_id = kwargs.pop("repo_id", None) or save_directory.resolve().name
+        card_kwargs = kwargs.pop("model_card_kwargs", None) or {}
+        kwargs.pop("config", None)  # the model's own is the only one that can be true
+        with checkpoint.staged_folder(save_directory) as staging:
+            super().save_pretrained(staging, model_card_kwargs=card_kwargs)
+        return self.push_to_hub(repo_id, model_card_kwargs=card_kwargs, **kwargs) if push_to_hub else None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_file(checkpoint.exportable_state_dict(self), save_directory / WEIGHTS_NAME, metadata={"format": "pt"})
+        checkpoint.write_json(save_directory / CONFIG_NAME, self.to_config())
+        if self.training_record is not None:
+            checkpoint.write_json(save_directory / TRAINING_NAME, self.training_record)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload the checkpoint folder; arguments and result are those of ``PyTorchModelHubMixin.push_to_hub``."""
+        card_kwargs = {"repo_id": repo_id} | (kwargs.pop("model_card_kwargs", None) or {})
+        return super().push_to_hub(repo_id, model_card_kwargs=card_kwargs, **kwargs)
+
+    def generate_model_card(self, repo_id: str = "user/model") -> ModelCard:
+        """The card of this model: what it is, how to use it in four libraries, what it was trained on, its results."""
+        return model_card(self.to_config(), self.training_record, repo_id)
+
+    # -- loading -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        map_location: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a checkpoint folder or a Hub repository, in fp32 and evaluation mode.
+
+        Strict: every tensor of the network comes from the file and every tensor of the file is used.
+
+        Args:
+            pretrained_model_name_or_path: Folder, or Hub id such as ``"user/model"``. An existing folder wins.
+            revision: Branch, tag or commit on the Hub.
+            cache_dir, force_download, token, local_files_only: As in ``huggingface_hub``.
+            map_location: Device of the loaded model.
+
+        Raises:
+            CheckpointError: not found, not readable, or not a checkpoint of this family; the message says what to do.
+        """
+        folder = checkpoint.locate_checkpoint(
+            pretrained_model_name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        arguments = _arguments_from_config(checkpoint.read_json(folder, CONFIG_NAME), folder / CONFIG_NAME)
+        # On the meta device nothing is allocated or initialised: every tensor comes from the file in the next line.
+        try:
+            with torch.device("meta"):
+                model = cls(**arguments)
+        except ConfigurationError as error:
+            raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
+        checkpoint.load_weights(model, folder)
+        model.training_record = checkpoint.read_training_record(folder)
+        return model.to(map_location).eval()
+
+
+class ResNetForSigns(ResNetForImageClassification):
+    """:class:`ResNetForImageClassification` with the defaults of SIGNS: hands showing 0 to 5, 64 px, ResNet-50."""
+
+    def __init__(
+        self,
+        architecture: str = "resnet50",
+        num_classes: int | None = None,
+        label_names: Sequence[str] | None = None,
+        image_size: int = 64,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        layers: Sequence[int] | None = None,
+        channels: Sequence[int] = CHANNELS,
+    ) -> None:
+        if num_classes is None and label_names is None:
+            num_classes = 6
+        super().__init__(architecture, num_classes, label_names, image_size, mean, std, layers, channels)
+
+
+def _checked_label_names(label_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    names = [str(i) for i in range(num_classes)] if label_names is None else list(label_names)
+    if len(names) != num_classes:
+        raise ConfigurationError(f"{num_classes} classes but {len(names)} label_names: give one name per class")
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ConfigurationError(f"label_names must be distinct strings, got {names[:10]}")
+    return names
+
+
+def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The constructor's arguments from a ``config.json``, whose every value is untrusted.
+
+    Raises:
+        CheckpointError: values out of bounds, or a network or preprocessing that is not the one implemented here.
+    """
+
+    def require(condition: bool, problem: str) -> None:
+        if not condition:
+            raise CheckpointError(f"{file}: {problem}")
+
+    def is_count(value: Any, maximum: int) -> bool:
+        return type(value) is int and 1 <= value <= maximum
+
+    architecture = config.get("architecture")
+    require(
+        isinstance(architecture, str) and architecture in LAYERS,
+        f"architecture {architecture!r} is unknown: this library loads {', '.join(LAYERS)} in timm's config layout",
+    )
+    num_classes = config.get("num_classes")
+    require(is_count(num_classes, MAX_CLASSES), f"num_classes must be 1 to {MAX_CLASSES}, not {num_classes!r}")
+    label_names = config.get("label_names")
+    require(label_names is None or isinstance(label_names, list), "label_names must be a list of strings")
+
+    model_args = config.get("model_args", {})
+    require(
+        isinstance(model_args, dict) and set(model_args) <= {"layers", "channels"},
+        f"model_args {model_args!r} describe another network: only layers and channels can differ",
+    )
+    for name, maximum in [("layers", MAX_LAYERS_PER_STAGE), ("channels", MAX_CHANNELS)]:
+        numbers = model_args.get(name, [1, 1, 1, 1])
+        require(
+            isinstance(numbers, list) and len(numbers) == 4 and all(is_count(n, maximum) for n in numbers),
+            f"{name} must be four numbers from 1 to {maximum}, not {numbers!r}",
+        )
+
+    preprocessing = config.get("pretrained_cfg")
+    require(isinstance(preprocessing, dict), "pretrained_cfg is missing, so the preprocessing is unknown")
+    size = preprocessing.get("input_size")
+    require(
+        isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2],
+        f"input_size must be [3, side, side], not {size!r}",
+    )
+    require(is_count(size[1], MAX_IMAGE_SIZE), f"the image side must be 1 to {MAX_IMAGE_SIZE} px, not {size[1]!r}")
+    for name, only in [("interpolation", "bilinear"), ("crop_pct", 1.0), ("crop_mode", "squash")]:
+        found = preprocessing.get(name)
+        require(found == only, f"{name} {found!r} is not supported, images would be seen differently: use {only!r}")
+    for name in ("mean", "std"):
+        values = preprocessing.get(name)
+        require(
+            isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values),
+            f"{name} must be three numbers, not {values!r}",
+        )
+    return {
+        "architecture": architecture,
+        "num_classes": num_classes,
+        "label_names": label_names,
+        "image_size": size[1],
+        "mean": preprocessing["mean"],
+        "std": preprocessing["std"],
+        **model_args,
+    }
