@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -267,8 +268,14 @@ def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def exportable_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """``model.state_dict()`` as files hold it: on the CPU, contiguous, without the prefix of ``torch.compile``."""
+def exportable_state_dict(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """``model.state_dict()`` as files hold it: on the CPU, contiguous, without the prefix of ``torch.compile``.
+
+    Floating tensors are converted to ``dtype`` where one is given; integers (BatchNorm's counters) never are.
+    """
     return {
-        key.replace("_orig_mod.", ""): value.detach().cpu().contiguous() for key, value in model.state_dict().items()
+        key.replace("_orig_mod.", ""): value.detach()
+        .to("cpu", dtype if value.is_floating_point() else None)
+        .contiguous()
+        for key, value in model.state_dict().items()
     }

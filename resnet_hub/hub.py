@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from resnet_hub import checkpoint
 from resnet_hub.card import model_card
-from resnet_hub.checkpoint import CONFIG_NAME, TRAINING_NAME, WEIGHTS_NAME, TrainingRecord
+from resnet_hub.checkpoint import CARD_NAME, CONFIG_NAME, TRAINING_NAME, WEIGHTS_NAME, TrainingRecord
 from resnet_hub.errors import CheckpointError, ConfigurationError
 from resnet_hub.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from resnet_hub.modeling import CHANNELS, LAYERS, MIN_IMAGE_SIZE, ResNet
@@ -113,11 +113,29 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             config["model_args"] = {"layers": list(self.layers), "channels": list(self.channels)}
         return config
 
-    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs: Any) -> str | None:
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
         """Write the checkpoint folder: weights, config, model card and, where there is one, the training record.
 
-        All or nothing: a save that fails leaves the folder as it was. Precision is kept, so ``model.half()`` saves
-        fp16. Keyword arguments are those of ``PyTorchModelHubMixin.save_pretrained``.
+        All or nothing: a save that fails leaves the folder as it was.
+
+        Args:
+            save_directory: The folder; made where it does not exist. Files of other names in it stay.
+            dtype: Precision of the saved weights, such as ``torch.float16``; default: the model's own.
+            repo_id: On the Hub, with ``push_to_hub``; default: the folder's name.
+            push_to_hub: Upload it too.
+            model_card_kwargs: For :meth:`generate_model_card`.
+            config: Taken for the mixin's sake and not used: the model's own is the only one that can be true.
+            push_to_hub_kwargs: For :meth:`push_to_hub`.
 
         Returns:
             The URL of the commit where ``push_to_hub`` is true, else None.
@@ -126,18 +144,18 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             CheckpointError: the folder cannot be written.
         """
         save_directory = Path(save_directory)
-        repo_id = kwargs.pop("repo_id", None) or save_directory.resolve().name
-        card_kwargs = kwargs.pop("model_card_kwargs", None) or {}
-        kwargs.pop("config", None)  # the model's own is the only one that can be true
+        card_kwargs = model_card_kwargs or {}
         with checkpoint.staged_folder(save_directory) as staging:
-            super().save_pretrained(staging, model_card_kwargs=card_kwargs)
-        return self.push_to_hub(repo_id, model_card_kwargs=card_kwargs, **kwargs) if push_to_hub else None
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_file(checkpoint.exportable_state_dict(self), save_directory / WEIGHTS_NAME, metadata={"format": "pt"})
-        checkpoint.write_json(save_directory / CONFIG_NAME, self.to_config())
-        if self.training_record is not None:
-            checkpoint.write_json(save_directory / TRAINING_NAME, self.training_record)
+            weights = checkpoint.exportable_state_dict(self, dtype)
+            save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
+            checkpoint.write_json(staging / CONFIG_NAME, self.to_config())
+            if self.training_record is not None:
+                checkpoint.write_json(staging / TRAINING_NAME, self.training_record)
+            self.generate_model_card(**card_kwargs).save(staging / CARD_NAME)
+        if not push_to_hub:
+            return None
+        repo_id = repo_id or save_directory.resolve().name
+        return self.push_to_hub(repo_id, model_card_kwargs=card_kwargs, **push_to_hub_kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload the checkpoint folder; arguments and result are those of ``PyTorchModelHubMixin.push_to_hub``."""

@@ -156,7 +156,7 @@ class ResNet(nn.Module):
         return self.fc
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one for ``num_classes`` classes, on the same device and in the same type."""
+        """Replace the classifier by a fresh one for ``num_classes`` classes, on the same device."""
         if num_classes < 1:
             raise ConfigurationError(f"num_classes must be at least 1, got {num_classes}")
         weight = self.fc.weight

@@ -1,0 +1,217 @@
+"""Datasets in one shape, whatever the source called its columns and splits.
+
+Every function here gives ``datasets`` objects with the columns ``image`` and ``label`` (a ``ClassLabel``).
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict
+from PIL import Image
+
+from resnet_hub import drawn_signs
+from resnet_hub.errors import DatasetError
+
+SPLITS = ("train", "validation", "test")
+#: What other datasets call our splits.
+SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
+
+#: Short names, with what the model card says of them.
+ALIASES = {
+    "signs": "photos of hands showing 0 to 5 (SIGNS)",
+    "cifar10": "photos of ten kinds of animals and vehicles (CIFAR-10)",
+    "drawn-signs": "hands showing 0 to 5, drawn by code: no photos",
+}
+HUB_IDS = {"cifar10": "uoft-cs/cifar10"}
+
+#: Images and seed of each split of ``drawn-signs``; distinct seeds, so that no image stands in two splits.
+DRAWN_SPLITS = {"train": (1800, 1), "validation": (300, 2), "test": (300, 3)}
+
+
+def load_image_dataset(
+    name: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> DatasetDict:
+    """Load a dataset as ``train``, ``validation`` and ``test`` with the columns ``image`` and ``label``.
+
+    Args:
+        name: One of
+
+            - ``"signs"``: the folder ``$RESNET_HUB_DATA/signs``, else what ``$RESNET_HUB_SIGNS`` names (folder or id);
+            - ``"cifar10"``: the folder ``$RESNET_HUB_DATA/cifar10``, else ``uoft-cs/cifar10`` on the Hub;
+            - ``"drawn-signs"``: hands drawn by code, 1,800 / 300 / 300, needs neither files nor network;
+            - a folder: anything that ``datasets.load_dataset`` or ``datasets.load_from_disk`` reads;
+            - a Hub id such as ``"user/dataset"``.
+        image_column, label_column: Where they cannot be told from the column types.
+        validation_fraction, test_fraction: Share of ``train`` (0 to 1, exclusive) that is cut off where the source has
+            no such split; stratified by class, and a function of ``seed`` alone.
+        revision, token: Of a dataset on the Hub.
+
+    Raises:
+        DatasetError: not found, not reachable, or not a labelled image dataset; the message says what to do.
+    """
+    if name == "drawn-signs":
+        return _drawn_signs()
+    splits = _rename_splits(_load(_resolve(name), revision, token), name)
+    columns = _find_columns(splits["train"], image_column, label_column, name)
+    splits = _standardize(splits, *columns, name)
+    for missing, fraction in [("test", test_fraction), ("validation", validation_fraction)]:
+        if missing not in splits:
+            splits["train"], splits[missing] = _stratified_cut(splits["train"], fraction, seed, name)
+    return DatasetDict({split: splits[split] for split in SPLITS})
+
+
+def signs_is_available() -> bool:
+    """Whether ``load_image_dataset("signs")`` knows where to look."""
+    try:
+        return bool(_resolve("signs"))
+    except DatasetError:
+        return False
+
+
+def describe(name: str) -> str:
+    """What a model card says of the dataset beside its name."""
+    return ALIASES.get(name, "images")
+
+
+def _resolve(name: str) -> str:
+    """An alias becomes the folder or Hub id that it stands for; everything else is one already."""
+    if name not in ALIASES:
+        return name
+    data_root = os.environ.get("RESNET_HUB_DATA")
+    if data_root and (Path(data_root) / name).is_dir():
+        return str(Path(data_root) / name)
+    if name in HUB_IDS:
+        return HUB_IDS[name]
+    source = os.environ.get("RESNET_HUB_SIGNS")
+    if not source:
+        raise DatasetError(
+            "SIGNS is not on this machine: set RESNET_HUB_DATA to the folder that holds signs/, or RESNET_HUB_SIGNS to "
+            "a dataset folder or Hub id, or use drawn-signs"
+        )
+    return source
+
+
+def _load(source: str, revision: str | None, token: str | bool | None) -> DatasetDict:
+    path = Path(source)
+    if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+        loaded = datasets.load_from_disk(source)
+        return loaded if isinstance(loaded, DatasetDict) else DatasetDict({"train": loaded})
+    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
+        raise DatasetError(f"there is no folder {source}: check the path, or give a Hub id such as 'user/dataset'")
+    if path.is_file():
+        raise DatasetError(f"{source} is a file: give the folder that it lies in")
+    try:
+        return datasets.load_dataset(source, revision=revision, token=token)
+    # Parsers of a dozen file formats and an HTTP client stand behind this call; their errors share no base class.
+    except Exception as error:
+        what = f"the folder {source}" if path.is_dir() else f"Hub dataset {source!r} (there is no such local folder)"
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatasetError(
+            f"{what} cannot be loaded ({first_line}): check the name, the files and the network"
+        ) from error
+
+
+def _rename_splits(loaded: DatasetDict, name: str) -> dict[str, Dataset]:
+    splits = {SPLIT_ALIASES.get(str(split), str(split)): rows for split, rows in loaded.items()}
+    if "train" not in splits:
+        raise DatasetError(f"{name} has no split 'train', only {', '.join(splits)}: rename one of them")
+    return {split: rows for split, rows in splits.items() if split in SPLITS}
+
+
+def _find_columns(rows: Dataset, image_column: str | None, label_column: str | None, name: str) -> tuple[str, str]:
+    """By type where there is no choice, else by the caller's word."""
+    images = [c for c, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+    labels = [c for c, feature in rows.features.items() if isinstance(feature, ClassLabel)]
+    found = []
+    for kind, wanted, candidates in [("image", image_column, images), ("label", label_column, labels or ["label"])]:
+        column = wanted or (candidates[0] if len(candidates) == 1 else kind)
+        if column not in rows.column_names:
+            raise DatasetError(
+                f"cannot tell which column of {name} is the {kind}: it has {', '.join(rows.column_names)}; "
+                f"name it with {kind}_column"
+            )
+        found.append(column)
+    if found[0] not in images:
+        raise DatasetError(f"column {found[0]!r} of {name} does not hold images: name the right one with image_column")
+    return found[0], found[1]
+
+
+def _standardize(splits: dict[str, Dataset], image_column: str, label_column: str, name: str) -> dict[str, Dataset]:
+    """Two columns under our names; labels as ``ClassLabel``, numbered alike in every split."""
+    splits = {
+        split: rows.select_columns([image_column, label_column]).rename_columns(
+            {image_column: "image", label_column: "label"} if (image_column, label_column) != ("image", "label") else {}
+        )
+        for split, rows in splits.items()
+    }
+    if not isinstance(splits["train"].features["label"], ClassLabel):
+        splits = _number_classes(splits)
+    feature = splits["train"].features["label"]
+    for split, rows in splits.items():
+        if rows.features["label"] != feature:
+            raise DatasetError(f"{name} names its classes differently in {split} and train: make them alike")
+        outside = [(row, label) for row, label in enumerate(rows["label"]) if not _is_class(label, feature.num_classes)]
+        if outside:
+            row, label = outside[0]
+            raise DatasetError(
+                f"{name} has {len(outside)} rows in {split} whose label is not one of its {feature.num_classes} "
+                f"classes, the first in row {row} ({label}): remove or correct them"
+            )
+    return splits
+
+
+def _is_class(label: int | None, num_classes: int) -> bool:
+    return label is not None and 0 <= label < num_classes
+
+
+def _number_classes(splits: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Labels that are plain numbers or strings become classes, in sorted order of what stands in ``train``."""
+    values = sorted({value for value in splits["train"]["label"] if value is not None})
+    number = {value: i for i, value in enumerate(values)}
+    feature = ClassLabel(names=[str(value) for value in values])
+    return {
+        split: rows.remove_columns("label").add_column(
+            "label", [number.get(value, -1) for value in rows["label"]], feature=feature
+        )
+        for split, rows in splits.items()
+    }
+
+
+def _stratified_cut(rows: Dataset, fraction: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
+    """What stays and what is cut off."""
+    try:
+        parts = rows.train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
+    except ValueError as error:
+        raise DatasetError(
+            f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows)} training images ({error}): "
+            "add images, or bring the missing split along"
+        ) from error
+    return parts["train"], parts["test"]
+
+
+def _drawn_signs() -> DatasetDict:
+    features = datasets.Features(image=datasets.Image(), label=ClassLabel(names=list(drawn_signs.LABEL_NAMES)))
+    return DatasetDict(
+        {
+            split: Dataset.from_generator(
+                _draw, features=features, gen_kwargs={"num_images": num_images, "seed": seed}, split=split
+            )
+            for split, (num_images, seed) in DRAWN_SPLITS.items()
+        }
+    )
+
+
+def _draw(num_images: int, seed: int) -> Iterator[dict[str, Image.Image | int]]:
+    images, labels = drawn_signs.draw_signs(num_images, seed)
+    for image, label in zip(images, labels, strict=True):
+        yield {"image": image, "label": label}

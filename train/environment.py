@@ -1,0 +1,53 @@
+"""What a run ran on: recorded beside its results, for a number means little without it."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+PACKAGES = ("torch", "torchvision", "datasets", "accelerate", "huggingface-hub", "safetensors", "pillow", "numpy")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+def hardware(accelerator: Accelerator) -> dict[str, Any]:
+    on_gpu = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(accelerator.device) if on_gpu else _cpu_name(),
+        "processes": accelerator.num_processes,
+        "threads per process": torch.get_num_threads(),
+        "precision": accelerator.mixed_precision if accelerator.mixed_precision != "no" else "float32",
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():  # Linux, where the platform module knows only the instruction set
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with ``-dirty`` where it was changed since; None outside a git checkout."""
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def computes_bf16_fast() -> bool:
+    """Whether bf16 is done in hardware; emulated it is several times slower than fp32."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability() >= (8, 0)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
