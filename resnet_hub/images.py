@@ -14,7 +14,7 @@ from torch import Tensor
 from resnet_hub.errors import ConfigurationError, ImageError
 
 #: What is decoded; anything else that Pillow knows (EPS, FITS, ...) is refused, each decoder being one more risk.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 #: About 150 MB as RGB: more than any phone's default picture, far less than a decompression bomb.
 MAX_PIXELS = 50_000_000
 
@@ -47,8 +47,7 @@ def open_image(source: ImageSource) -> Image.Image:
     except FileNotFoundError as error:
         raise ImageError(f"{name}there is no such file: check the path") from error
     except UnidentifiedImageError as error:
-        formats = ", ".join(f for f in FORMATS if f != "MPO")
-        raise ImageError(f"{name}this is not an image that can be read here: use one of {formats}") from error
+        raise ImageError(f"{name}this is no image that can be read here: use one of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}{_too_large()}") from error
     # A decoder fed with hostile bytes raises nearly anything (struct.error, SyntaxError, OverflowError, ...), and for

@@ -1,0 +1,103 @@
+"""Shared by the tests: networks that are small enough to train and save in milliseconds."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from resnet_hub import ResNetForSigns
+from resnet_hub.checkpoint import TrainingRecord
+
+TINY = {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)}
+
+
+@pytest.fixture
+def tiny_model() -> ResNetForSigns:
+    torch.manual_seed(0)
+    return ResNetForSigns(**TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to read; copy it before changing it."""
+    torch.manual_seed(0)
+    model = ResNetForSigns(**TINY).train()
+    model(torch.randn(8, 3, 64, 64))  # BatchNorm statistics away from their initial values
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def training_record() -> TrainingRecord:
+    """As training leaves it, of a run that never was."""
+    metrics = {"loss": 0.5, "accuracy": 0.75, "macro_f1": 0.73333, "num_images": 4}
+    epoch = {"epoch": 1, "learning_rate": 1e-3, "train": metrics, "validation": metrics, "seconds": 2.5}
+    matrix = [[1, 0, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0]] + [[0] * 6] * 4
+    record = {
+        "recipe": {"dataset_name": "signs", "learning_rate": 1e-3},
+        "datasets": [{"name": "signs", "description": "photos", "train": 10, "validation": 4, "test": 4}],
+        "versions": {"torch": "2"},
+        "hardware": {"device": "CPU"},
+        "commit": None,
+        "history": [epoch],
+        "best_epoch": 1,
+        "results": [{"dataset": "signs", "split": "test", **metrics, "confusion_matrix": matrix}],
+    }
+    return json.loads(json.dumps(record))
+
+
+class RunningApp(NamedTuple):
+    """A page that is served by a process of its own."""
+
+    process: subprocess.Popen
+    port: int
+    seconds_to_start: float
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+@pytest.fixture(scope="session")
+def start_app() -> Iterator[Callable[..., RunningApp]]:
+    """Starts ``app.py`` on a free port and waits until it answers; ends what it started."""
+    processes = []
+
+    def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningApp:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, Path(__file__).parents[1] / "app.py", "--port", str(port), *arguments]
+        begin = time.monotonic()
+        processes.append(subprocess.Popen(command, env=os.environ | {"HF_HUB_OFFLINE": "1"} | (environment or {})))
+        app = RunningApp(processes[-1], port, 0)
+        while time.monotonic() < begin + 60:
+            assert app.process.poll() is None, "app.py ended at once"
+            try:
+                urllib.request.urlopen(app.url, timeout=5)
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return app._replace(seconds_to_start=time.monotonic() - begin)
+        raise TimeoutError("app.py does not answer")
+
+    yield start
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def running_app(start_app, tiny_checkpoint) -> RunningApp:
+    return start_app("--model", str(tiny_checkpoint))

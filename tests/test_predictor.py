@@ -1,0 +1,65 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_hub import ConfigurationError, ImageError, Predictor, ResNetForSigns
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_checkpoint) -> Predictor:
+    return Predictor(tiny_checkpoint)
+
+
+def photo(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (80, 100, 3), dtype=np.uint8))
+
+
+def test_one_image_gives_labels_with_scores_best_first(predictor):
+    predictions = predictor(photo(0), top_k=10)
+    assert sorted(p["label"] for p in predictions) == ["0", "1", "2", "3", "4", "5"]
+    scores = [p["score"] for p in predictions]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1)
+    assert predictor(photo(0), top_k=2) == predictions[:2]
+
+
+def test_a_list_gives_a_list_equal_to_one_by_one(predictor):
+    images = [photo(seed) for seed in range(5)]
+    together = predictor(images, batch_size=2)
+    for image, predictions in zip(images, together, strict=True):
+        alone = predictor(image)
+        assert [p["label"] for p in predictions] == [p["label"] for p in alone]
+        assert [p["score"] for p in predictions] == pytest.approx([p["score"] for p in alone], abs=1e-6)
+    assert predictor([]) == []
+
+
+def test_every_kind_of_source_gives_the_same_answer(predictor, tmp_path):
+    image = photo(0)
+    image.save(tmp_path / "hand.png")
+    content = (tmp_path / "hand.png").read_bytes()
+    sources = [tmp_path / "hand.png", str(tmp_path / "hand.png"), content, io.BytesIO(content), np.asarray(image)]
+    assert all(predictor(source) == predictor(image) for source in sources)
+
+
+def test_a_loaded_model_is_taken_as_it_is(tiny_model):
+    assert Predictor(tiny_model).model is tiny_model
+    assert not tiny_model.training
+
+
+def test_a_broken_image_raises_and_names_its_file(predictor, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"nothing")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        predictor([photo(0), tmp_path / "broken.jpg"])
+
+
+def test_top_k_below_1_is_refused(predictor):
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        predictor(photo(0), top_k=0)
+
+
+def test_labels_are_those_of_the_checkpoint(tmp_path):
+    names = ["red", "green", "blue"]
+    ResNetForSigns(label_names=names, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)).save_pretrained(tmp_path)
+    assert {p["label"] for p in Predictor(tmp_path)(photo(0))} == set(names)
