@@ -3,6 +3,7 @@
 Every function here gives ``datasets`` objects with the columns ``image`` and ``label`` (a ``ClassLabel``).
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,17 +202,22 @@ def _stratified_cut(rows: Dataset, fraction: float, seed: int, name: str) -> tup
 
 def _drawn_signs() -> DatasetDict:
     features = datasets.Features(image=datasets.Image(), label=ClassLabel(names=list(drawn_signs.LABEL_NAMES)))
+    # ``datasets`` caches by a generator's arguments: with the source among them, hands drawn anew are not the old ones.
+    source = hashlib.sha256(Path(drawn_signs.__file__).read_bytes()).hexdigest()
     return DatasetDict(
         {
             split: Dataset.from_generator(
-                _draw, features=features, gen_kwargs={"num_images": num_images, "seed": seed}, split=split
+                _draw,
+                features=features,
+                gen_kwargs={"num_images": num_images, "seed": seed, "source": source},
+                split=split,
             )
             for split, (num_images, seed) in DRAWN_SPLITS.items()
         }
     )
 
 
-def _draw(num_images: int, seed: int) -> Iterator[dict[str, Image.Image | int]]:
+def _draw(num_images: int, seed: int, source: str) -> Iterator[dict[str, Image.Image | int]]:
     images, labels = drawn_signs.draw_signs(num_images, seed)
     for image, label in zip(images, labels, strict=True):
         yield {"image": image, "label": label}

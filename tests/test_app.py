@@ -1,14 +1,15 @@
 """The page as other programs see it: the command line, the endpoint, and what comes of pictures that are none."""
 
+import base64
 import io
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -108,15 +109,44 @@ def test_pictures_that_cannot_be_read_get_a_reason_without_a_path(client, photo,
         client.predict(None, api_name="/classify")
 
 
-def test_files_outside_the_uploads_are_out_of_reach(client):
-    for description in [
-        {"path": str(APP), "meta": {"_type": "gradio.FileData"}},
-        {"path": str(APP)},
-        {"path": str(APP), "url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}},
-    ]:
-        with pytest.raises(AppError) as error:
-            client.predict(description, api_name="/classify")
-        assert not re.search("argparse|damaged|not an image", str(error.value))
+def call_without_client(url: str, upload: dict) -> str:
+    """The endpoint's answer, as text, to a description of an upload that no honest client would send."""
+    call = f"{url}gradio_api/call/classify"
+    event = httpx.post(call, json={"data": [upload]}).json()["event_id"]
+    return httpx.get(f"{call}/{event}").text
+
+
+def test_inline_picture_is_answered(running_app, photo):
+    url = "data:image/png;base64," + base64.b64encode(encode(photo, "PNG")).decode()
+    assert "event: complete" in call_without_client(running_app.url, {"url": url})
+    assert "not valid base64" in call_without_client(running_app.url, {"url": url + "@"})
+
+
+@pytest.mark.parametrize("mark", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_files_outside_the_uploads_are_out_of_reach(running_app, photo, tmp_path, mark):
+    photo.save(tmp_path / "private.png")
+    answer = call_without_client(running_app.url, {"path": str(tmp_path / "private.png")} | mark)
+    assert "event: error" in answer
+    assert "private" not in answer
+
+
+def test_photos_of_the_test_split_come_first_where_there_are_any(monkeypatch, tmp_path, photo):
+    from resnet_hub import data
+    from resnet_hub.demo.samples import sample_sets
+
+    rows = [{"image": photo, "label": label} for label in range(6)]
+    monkeypatch.setattr(data, "load_image_dataset", lambda name: {"signs": {"test": rows}}[name])
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setenv("RESNET_HUB_DATA", str(tmp_path))
+    photos, drawn = sample_sets(list("012345")).items()
+    assert photos[0].startswith("Photos")
+    assert [len(files) for files in photos[1].values()] == [1] * 6
+    assert drawn[0].startswith("Drawn")
+    assert sample_sets(["cat", "dog"]) == {}
+
+    monkeypatch.setattr(data, "load_image_dataset", lambda name: data._resolve(name))
+    monkeypatch.delenv("RESNET_HUB_SIGNS", raising=False)
+    assert list(sample_sets(list("012345"))) == [drawn[0]]
 
 
 def test_unknown_model_is_an_error_with_a_next_step():

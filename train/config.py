@@ -1,5 +1,6 @@
 """Everything that a training run can be told, as one dataclass: command line over recipe file over defaults."""
 
+import math
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -103,7 +104,7 @@ class TrainingConfig:
                 raise ConfigurationError(f"--{name} must be below 1")
         if self.train_val_split == 0:
             raise ConfigurationError("--train_val_split must be above 0: validation chooses the best epoch")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigurationError(f"--learning_rate must be above 0, got {self.learning_rate}")
 
 

@@ -19,7 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, set_seed
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from torch.utils.data import DataLoader
 
 from resnet_hub import ResNetForImageClassification, ResNetHubError
@@ -37,6 +37,8 @@ from train.optimization import learning_rate_at, make_optimizer, set_learning_ra
 def main(config: TrainingConfig) -> None:
     """The story: data, model, train and keep the best epoch, test that one once."""
     accelerator = make_accelerator(config.mixed_precision)
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # of ``datasets``, which would fill a log file
     data = load_training_data(config, accelerator)
     output_dir = choose_output_dir(config, data.name, accelerator)
     set_seed(config.seed)
@@ -138,7 +140,12 @@ def make_accelerator(mixed_precision: str) -> Accelerator:
         mixed_precision = "bf16" if computes_bf16_fast() else "no"
     # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return Accelerator(mixed_precision=None if mixed_precision == "auto" else mixed_precision, kwargs_handlers=[ddp])
+    return Accelerator(
+        mixed_precision=None if mixed_precision == "auto" else mixed_precision,
+        # Not told so, Accelerate takes the processes that torchrun starts on a machine without GPU for strangers.
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[ddp],
+    )
 
 
 def choose_output_dir(config: TrainingConfig, dataset_name: str, accelerator: Accelerator) -> Path:

@@ -1,0 +1,217 @@
+"""train/train.py as users start it: from data to a checkpoint folder, with python, torchrun and accelerate launch."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+
+from resnet_hub import Predictor, ResNetForImageClassification
+from resnet_hub.data import load_image_dataset
+from train.batches import EvaluationBatches, make_loader
+from train.engine import evaluate
+
+SCRIPT = Path(__file__).resolve().parents[1] / "train" / "train.py"
+NAMES = ["red", "green", "blue"]
+#: Two seconds of training.
+QUICK = [
+    *("--layers", "1", "1", "1", "1", "--channels", "8", "8", "8", "8", "--image_size", "32"),
+    *("--num_train_epochs", "3", "--learning_rate", "0.01", "--mixed_precision", "no"),
+    *("--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4", "--dataloader_num_workers", "0"),
+]
+
+
+def colors(num: int, seed: int) -> datasets.Dataset:
+    """Noisy pictures, each mainly red, green or blue: three classes that a tiny network learns in seconds."""
+    rng = np.random.default_rng(seed)
+    labels = [i % 3 for i in range(num)]
+    pixels = rng.integers(0, 160, (num, 20, 20, 3))
+    for picture, label in zip(pixels, labels, strict=True):
+        picture[..., label] += 60
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES))
+    images = [Image.fromarray(picture.astype(np.uint8)) for picture in pixels]
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """71 test images: they fill neither a batch nor two processes evenly."""
+    folder = tmp_path_factory.mktemp("data") / "colors"
+    (folder / "data").mkdir(parents=True)
+    for split, num, seed in [("train", 120, 0), ("validation", 23, 1), ("test", 71, 2)]:
+        colors(num, seed).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def launch(*command: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {k: v for k, v in os.environ.items() if k not in ("RESNET_HUB_DATA", "RESNET_HUB_SIGNS")}
+    result = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+    if check:
+        assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory) -> tuple[Path, str]:
+    """The checkpoint folder and the output of a plain run, started elsewhere than in the checkout."""
+    cwd = tmp_path_factory.mktemp("elsewhere")
+    result = launch(sys.executable, SCRIPT, "--dataset_name", dataset, *QUICK, cwd=cwd)
+    return cwd / "runs" / "colors-resnet50", result.stdout
+
+
+@pytest.fixture(scope="module")
+def run_on_two(dataset, tmp_path_factory) -> Path:
+    cwd = tmp_path_factory.mktemp("two")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    launch(*torchrun, SCRIPT, "--dataset_name", dataset, *QUICK, "--output_dir", cwd / "out", cwd=cwd)
+    return cwd / "out"
+
+
+def record_of(folder: Path) -> dict:
+    return json.loads((folder / "training.json").read_text())
+
+
+def test_a_run_leaves_a_checkpoint_folder_that_predicts(run):
+    folder, _ = run
+    assert {file.name for file in folder.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "README.md",
+        "training.json",
+    }
+    predictor = Predictor(folder)
+    assert predictor.label_names == NAMES
+    assert predictor(Image.new("RGB", (50, 50), (30, 30, 200)))[0]["label"] == "blue"
+
+
+def test_the_record_tells_recipe_versions_history_and_results(run):
+    folder, _ = run
+    record = record_of(folder)
+    assert record["recipe"]["learning_rate"] == 0.01
+    assert record["recipe"]["seed"] == 42
+    assert record["recipe"]["dataset_name"] == "colors"  # not where it lies on this machine
+    assert record["versions"]["torch"] == version("torch")
+    assert record["datasets"] == [
+        {"name": "colors", "description": "images", "train": 120, "validation": 23, "test": 71}
+    ]
+    assert [line["epoch"] for line in record["history"]] == [1, 2, 3]
+    for line in record["history"]:
+        for split in ("train", "validation"):
+            assert set(line[split]) == {"loss", "accuracy", "macro_f1", "num_images"}
+        assert line["train"]["num_images"] == 120
+    matrix = np.array(record["results"][-1]["confusion_matrix"])
+    assert matrix.shape == (3, 3)
+    assert matrix.sum() == 71
+    assert record["results"][-1]["accuracy"] == pytest.approx(matrix.trace() / 71)
+
+
+def test_the_best_epoch_by_validation_is_the_one_kept(run):
+    folder, output = run
+    record = record_of(folder)
+    accuracies = [line["validation"]["accuracy"] for line in record["history"]]
+    assert accuracies[record["best_epoch"] - 1] == max(accuracies)
+    assert [r["split"] for r in record["results"]] == ["validation", "test"]
+    assert record["results"][0]["accuracy"] == max(accuracies)
+    assert output.count("test on colors") == 1
+
+
+def test_a_network_learns(run):
+    folder, _ = run
+    assert record_of(folder)["results"][-1]["accuracy"] > 0.9
+
+
+def test_the_card_carries_the_results(run):
+    folder, _ = run
+    result = record_of(folder)["results"][-1]
+    metrics = {
+        (r.dataset_split, r.metric_type): r.metric_value for r in ModelCard.load(folder / "README.md").data.eval_results
+    }
+    assert metrics["test", "accuracy"] == round(result["accuracy"], 4)
+    assert metrics["test", "f1"] == round(result["macro_f1"], 4)
+
+
+def measure(folder: Path, dataset: Path) -> dict:
+    """The test metrics of a checkpoint, in this process alone."""
+    model = ResNetForImageClassification.from_pretrained(folder)
+    rows = load_image_dataset(str(dataset))["test"]
+    loader = make_loader(rows, EvaluationBatches(len(rows), batch_size=4), model.preprocessing)
+    return evaluate(Accelerator(cpu=True), model, loader, description="test")
+
+
+def test_reported_results_are_those_of_the_saved_files(run, dataset):
+    folder, _ = run
+    reported = record_of(folder)["results"][-1]
+    assert {key: reported[key] for key in ("loss", "accuracy", "macro_f1", "confusion_matrix")} == {
+        key: value for key, value in measure(folder, dataset).items() if key != "num_images"
+    }
+
+
+def test_two_processes_report_what_one_measures(run_on_two, dataset):
+    record = record_of(run_on_two)
+    assert record["hardware"]["processes"] == 2
+    reported, measured = record["results"][-1], measure(run_on_two, dataset)
+    assert reported["num_images"] == 71
+    assert reported["confusion_matrix"] == measured["confusion_matrix"]
+    assert (reported["accuracy"], reported["macro_f1"]) == (measured["accuracy"], measured["macro_f1"])
+    assert reported["loss"] == pytest.approx(measured["loss"], rel=1e-6)
+    assert reported["accuracy"] > 0.9
+    assert record["history"][0]["train"]["num_images"] == 112  # 7 global batches of 2 x 8
+
+
+def test_accelerate_launch_trains(dataset, tmp_path):
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu")
+    launch(*accelerate, SCRIPT, "--dataset_name", dataset, *QUICK, "--output_dir", tmp_path / "out", cwd=tmp_path)
+    assert record_of(tmp_path / "out")["results"][-1]["num_images"] == 71
+
+
+def test_without_data_it_says_loudly_that_hands_are_drawn(tmp_path):
+    limits = ("--max_train_samples", "60", "--max_eval_samples", "30", "--save_dtype", "float16")
+    result = launch(sys.executable, SCRIPT, *QUICK, *limits, cwd=tmp_path)
+    assert "NOTE: SIGNS is not on this machine" in result.stdout
+    folder = tmp_path / "runs" / "drawn-signs-resnet50"
+    assert load_file(folder / "model.safetensors")["fc.weight"].dtype == torch.float16
+    assert "drawn by code" in (folder / "README.md").read_text()
+
+
+def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(dataset, tmp_path):
+    (tmp_path / "more" / "data").mkdir(parents=True)
+    for split, num in [("train", 40), ("test", 9)]:
+        colors(num, seed=9).to_parquet(tmp_path / "more" / "data" / f"{split}-00000-of-00001.parquet")
+    options = ("--dataset_name", dataset, "--extra_dataset_name", tmp_path / "more", "--output_dir", tmp_path / "out")
+    launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path)
+    record = record_of(tmp_path / "out")
+    # 36 of the 40: its own validation is cut off, so that it stays unseen.
+    assert [d["train"] for d in record["datasets"]] == [120, 36]
+    assert record["history"][0]["train"]["num_images"] == 152
+    assert [(r["dataset"], r["split"], r["num_images"]) for r in record["results"]] == [
+        ("colors", "validation", 23),
+        ("colors", "test", 71),
+        ("more", "test", 9),
+    ]
+
+
+def test_user_errors_exit_with_2_a_next_step_and_no_traceback(run, dataset, tmp_path):
+    folder, _ = run
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    for options, message in [
+        (("--dataset_name", dataset, "--output_dir", folder), "holds a checkpoint already"),
+        (("--dataset_name", tmp_path / "none"), "there is no folder"),
+    ]:
+        result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
+        assert result.returncode == 2
+        assert f"error: {options[-1]}" in result.stderr or message in result.stderr
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
