@@ -342,7 +342,7 @@ def _slope(rng: np.random.Generator, side: int, depth: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Relief:
-    """The viewer's side of the hand as a height field, in palm widths; ``height`` counts only where ``mask`` is true."""
+    """The viewer's side of the hand as a height field, in palm widths; ``height`` counts only inside ``mask``."""
 
     height: np.ndarray  # (side, side)
     mask: np.ndarray  # (side, side), bool
