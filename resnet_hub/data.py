@@ -139,11 +139,11 @@ def _find_columns(rows: Dataset, image_column: str | None, label_column: str | N
         if column not in rows.column_names:
             raise DatasetError(
                 f"cannot tell which column of {name} is the {kind}: it has {', '.join(rows.column_names)}; "
-                f"name it with {kind}_column"
+                f"name it with {kind}_column (train.py: --{kind}_column_name)"
             )
         found.append(column)
     if found[0] not in images:
-        raise DatasetError(f"column {found[0]!r} of {name} does not hold images: name the right one with image_column")
+        raise DatasetError(f"column {found[0]!r} of {name} does not hold images: name the one that does")
     return found[0], found[1]
 
 

@@ -19,3 +19,7 @@ class ImageError(ResNetHubError):
 
 class ConfigurationError(ResNetHubError):
     """An option or argument with a value that cannot work."""
+
+
+class TrainingError(ResNetHubError):
+    """A training run that cannot go on to a useful end."""

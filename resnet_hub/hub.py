@@ -144,7 +144,8 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             CheckpointError: the folder cannot be written.
         """
         save_directory = Path(save_directory)
-        card_kwargs = model_card_kwargs or {}
+        folder_name = save_directory.resolve().name
+        card_kwargs = {"repo_id": repo_id or f"user/{folder_name}"} | (model_card_kwargs or {})
         with checkpoint.staged_folder(save_directory) as staging:
             weights = checkpoint.exportable_state_dict(self, dtype)
             save_file(weights, staging / WEIGHTS_NAME, metadata={"format": "pt"})
@@ -154,8 +155,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             self.generate_model_card(**card_kwargs).save(staging / CARD_NAME)
         if not push_to_hub:
             return None
-        repo_id = repo_id or save_directory.resolve().name
-        return self.push_to_hub(repo_id, model_card_kwargs=card_kwargs, **push_to_hub_kwargs)
+        return self.push_to_hub(repo_id or folder_name, **push_to_hub_kwargs, model_card_kwargs=model_card_kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload the checkpoint folder; arguments and result are those of ``PyTorchModelHubMixin.push_to_hub``."""

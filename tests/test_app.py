@@ -178,6 +178,7 @@ def test_stops_when_told_and_leaves_no_uploads(start_app, tiny_checkpoint, tmp_p
     assert not list(tmp_path.glob("resnet-hub-*"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="only Linux lists its open ports in /proc")
 def test_space_listens_on_every_address(start_app, tiny_checkpoint):
     app = start_app("--model", str(tiny_checkpoint), environment={"SPACE_ID": "user/space"})
     with open(f"/proc/{app.process.pid}/net/tcp") as table:

@@ -202,6 +202,14 @@ def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(dataset,
     ]
 
 
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_next_step(dataset, tmp_path):
+    options = ("--dataset_name", dataset, "--learning_rate", "1e30", "--max_grad_norm", "0")
+    result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "lower --learning_rate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_user_errors_exit_with_2_a_next_step_and_no_traceback(run, dataset, tmp_path):
     folder, _ = run
     before = {file.name: file.read_bytes() for file in folder.iterdir()}

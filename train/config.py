@@ -16,7 +16,7 @@ from resnet_hub.errors import ConfigurationError
 class TrainingConfig:
     """Train a ResNet from scratch and leave a checkpoint folder.
 
-    Options come from the command line, then from the recipe given with --config FILE.yaml, then from these defaults.
+    --config FILE.yaml reads options from a recipe: the command line wins over it, and it over the defaults below.
     """
 
     # -- data

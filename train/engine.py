@@ -1,7 +1,7 @@
 """One epoch of training and one pass of evaluation, on any number of processes, with metrics that are exact."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from resnet_hub.checkpoint import Metrics
 from resnet_hub.metrics import ImageClassificationMetric
 from resnet_hub.modeling import ResNet
 from train.batches import Batch
+from train.optimization import set_learning_rate
 
 
 class Tally:
@@ -55,20 +56,21 @@ def train_epoch(
     model: nn.Module,
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
-    schedule: Iterable[None],
+    learning_rates: Sequence[float],
     *,
     label_smoothing: float,
     max_grad_norm: float,
     description: str,
 ) -> Metrics:
-    """One pass over the training images; ``schedule`` sets the next step's learning rate each time it is advanced.
+    """One pass over the training images, with one of ``learning_rates`` for each step.
 
     Returns:
         Metrics of the images as they were when trained on, augmented; the loss is the one minimised, smoothed.
     """
     model.train()
     tally = Tally()
-    for batch, _ in zip(progress(loader, description, accelerator), schedule, strict=True):
+    for batch, learning_rate in zip(progress(loader, description, accelerator), learning_rates, strict=True):
+        set_learning_rate(optimizer, learning_rate)
         labels = batch.labels.to(accelerator.device, non_blocking=True)
         logits = model(_to_device(batch.images, accelerator))
         losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")

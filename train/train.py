@@ -7,6 +7,7 @@
 Without arguments it trains on SIGNS where that is found, else on hands drawn by code.
 """
 
+import math
 import os
 import sys
 import time
@@ -24,14 +25,14 @@ from torch.utils.data import DataLoader
 
 from resnet_hub import ResNetForImageClassification, ResNetHubError
 from resnet_hub.checkpoint import WEIGHTS_NAME, Epoch, Metrics, Result, TrainingRecord
-from resnet_hub.errors import ConfigurationError
+from resnet_hub.errors import ConfigurationError, TrainingError
 from train.augmentation import Augmentation
 from train.batches import EvaluationBatches, TrainingBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
 from train.engine import evaluate, train_epoch
 from train.environment import commit, computes_bf16_fast, hardware, versions
-from train.optimization import learning_rate_at, make_optimizer, set_learning_rate
+from train.optimization import learning_rate_at, make_optimizer
 
 
 def main(config: TrainingConfig) -> None:
@@ -84,24 +85,29 @@ def fit(
         start = time.perf_counter()
         batches.epoch = epoch
         steps_before = (epoch - 1) * len(batches)
-        rates = (
+        learning_rates = [
             learning_rate_at(steps_before + step, num_steps, config.learning_rate, config.warmup_ratio)
             for step in range(len(batches))
-        )
+        ]
         train_metrics = train_epoch(
             accelerator,
             network,
             train_loader,
             optimizer,
-            (set_learning_rate(optimizer, rate) for rate in rates),
+            learning_rates,
             label_smoothing=config.label_smoothing_factor,
             max_grad_norm=config.max_grad_norm,
             description=f"epoch {epoch}/{config.num_train_epochs}",
         )
+        if not math.isfinite(train_metrics["loss"]):
+            raise TrainingError(
+                f"the loss became {train_metrics['loss']} in epoch {epoch}: lower --learning_rate (it peaks at "
+                f"{config.learning_rate}) and start again"
+            )
         validation = evaluate(accelerator, model, validation_loader, description="validation")
         line = Epoch(
             epoch=epoch,
-            learning_rate=optimizer.param_groups[0]["lr"],
+            learning_rate=learning_rates[-1],
             train=without_matrix(train_metrics),
             validation=without_matrix(validation),
             seconds=round(time.perf_counter() - start, 2),
