@@ -165,7 +165,7 @@ def folded_finger(rng: np.random.Generator, finger: int, width: float) -> list[C
 
 
 def raised_thumb(rng: np.random.Generator, length: float, width: float) -> list[Capsule]:
-    angle = -rng.uniform(0.35, 1.05)  # from upright, away from the fingers
+    angle = -rng.uniform(0.6, 1.15)  # from upright, away from the fingers
     direction = np.array([math.sin(angle), math.cos(angle)])
     bent = angle + rng.normal(0.12, 0.16)
     tip_direction = np.array([math.sin(bent), math.cos(bent)])
@@ -210,18 +210,17 @@ def ring_hand(rng: np.random.Generator, length: float, width: float) -> list[Cap
     for finger in (LITTLE, RING, MIDDLE, INDEX):
         offset = stack * finger * np.array([math.sin(lean), math.cos(lean)])
         reach = 2.62 - 0.16 * finger * rng.uniform(0.3, 1.3)
-        path = _arc(center + offset, hole * (1 + 0.05 * finger), squash, start=-0.25, end=reach)
+        path = _arc(center + offset, hole * (1 + 0.05 * finger), squash, np.linspace(-0.2, reach, 4))
         radii = np.linspace(1.16, 0.86, len(path)) * radius * FINGER_RADII[finger] / FINGER_RADII[INDEX]
         capsules += _chain(path, radii, depth=-0.09 * finger)
     # The thumb closes the ring from below and meets the index finger's tip.
-    path = _arc(center, hole, squash, start=-1.05, end=-3.45 + rng.uniform(-0.1, 0.2))
+    path = _arc(center, hole, squash, np.array([-1.0, -2.2, -3.45 + rng.uniform(-0.1, 0.15)]))
     capsules.append(Capsule((0.06, -0.30, 0.02), (*path[0], 0.04), (0.22, 0.17)))
     return capsules + _chain(path, np.linspace(1.35, 0.98, len(path)) * radius, depth=0.03)
 
 
-def _arc(center: np.ndarray, radius: float, squash: float, start: float, end: float) -> np.ndarray:
-    """Points (7, 2) on an ellipse; angles in radians from the x axis, counter-clockwise."""
-    angles = np.linspace(start, end, 7)
+def _arc(center: np.ndarray, radius: float, squash: float, angles: np.ndarray) -> np.ndarray:
+    """The joints (N, 2) of a bent finger, on an ellipse; angles in radians from the x axis, counter-clockwise."""
     return center + radius * np.stack([squash * np.cos(angles), np.sin(angles)], axis=1)
 
 
@@ -251,7 +250,7 @@ def sample_scene(rng: np.random.Generator, label: int) -> Scene:
     height = rng.uniform(0.55, 1.3)
     light = np.array([math.cos(angle), math.sin(angle), height])
     warmth = rng.normal(0, 0.06)
-    exposure = math.exp(rng.normal(0, 0.14))
+    exposure = math.exp(rng.normal(-0.02, 0.11))
     # A raised hand is longer above its palm than below, so the palm sits lower than the middle.
     low = 0.56 if label else 0.52
     return Scene(
@@ -264,7 +263,7 @@ def sample_scene(rng: np.random.Generator, label: int) -> Scene:
         shadow=(-0.06 * math.cos(angle) * rng.random(), 0.06 * math.sin(angle) * rng.random(), rng.uniform(0.0, 0.4)),
         white=exposure * np.array([1 + warmth, 1.0, 1 - warmth]),
         noise=rng.uniform(0, 0.02),
-        blur=max(0.0, rng.normal(0.1, 0.25)),
+        blur=max(0.0, rng.normal(0.0, 0.3)),
     )
 
 
