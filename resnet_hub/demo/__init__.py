@@ -25,7 +25,8 @@ def model_facts(model: ResNetForImageClassification) -> str:
         f"{model.num_classes} classes",
         f"images of {model.image_size} × {model.image_size} px",  # noqa: RUF001
     ]
-    for result in (model.training_record or {}).get("results", []):
+    results = model.training_record["results"] if model.training_record else []
+    for result in (r for r in results if r["split"] == "test"):
         facts.append(
             f"**{result['accuracy']:.1%}** accuracy and {result['macro_f1']:.3f} macro-F1 "
             f"on the {result['num_images']:,} images of {result['dataset']} ({result['split']})"
