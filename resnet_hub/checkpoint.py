@@ -102,7 +102,7 @@ def locate_checkpoint(
     An existing local folder wins over a Hub repository of the same name.
 
     Raises:
-        CheckpointError: neither a folder nor a reachable repository.
+        CheckpointError: neither a folder nor a reachable repository with weights and config.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -113,18 +113,29 @@ def locate_checkpoint(
         raise CheckpointError(f"there is no folder {path}: check the path, or give a Hub id such as 'user/model'")
     repo_id = str(name_or_path)
     where = f"Hub model {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    try:
-        return Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                token=token,
-                local_files_only=local_files_only,
-                allow_patterns=list(CHECKPOINT_FILES),
+    folder = _download(
+        repo_id,
+        where,
+        revision=revision,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        token=token,
+        local_files_only=local_files_only,
+    )
+    # The loaders would name a file of the cache, which means nothing to whoever gave an id.
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{where} has no {name} (its copy is in {folder}): check the id, or push the model again; "
+                "weights that are there only as a pickle are never loaded"
             )
-        )
+    return folder
+
+
+def _download(repo_id: str, where: str, **options: Any) -> Path:
+    """The checkpoint's files in the cache; the client's errors become next steps. ``where`` is for messages."""
+    try:
+        return Path(snapshot_download(repo_id, allow_patterns=list(CHECKPOINT_FILES), **options))
     except GatedRepoError as error:
         raise CheckpointError(f"{where} is gated: ask for access on its page, then run `hf auth login`") from error
     except RepositoryNotFoundError as error:
@@ -136,12 +147,17 @@ def locate_checkpoint(
         raise CheckpointError(f"{where} does not exist: give an existing branch, tag or commit") from error
     except (LocalEntryNotFoundError, EntryNotFoundError) as error:
         raise CheckpointError(
-            f"{where} is not in the cache and the Hub cannot be reached (there is no local folder {path} either): "
+            f"{where} is not in the cache and the Hub cannot be reached (there is no such local folder either): "
             "check the network and HF_ENDPOINT, or give a checkpoint folder"
         ) from error
     except HFValidationError as error:
         raise CheckpointError(f"{repo_id!r} is neither a folder nor a Hub id such as 'user/model'") from error
     except (HfHubHTTPError, OSError) as error:
+        # A token that is expired or mistyped, for which public models are refused too.
+        if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
+            raise CheckpointError(
+                f"the Hub refuses the access token for {where}: run `hf auth login`, or correct or unset HF_TOKEN"
+            ) from error
         raise CheckpointError(f"{where} could not be downloaded ({error}): try again later") from error
 
 

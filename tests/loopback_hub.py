@@ -1,9 +1,8 @@
 """A Hugging Face Hub on this machine, in memory, for tests that push and load with the real clients.
 
-It has users with tokens, and model repositories with commits. Contents travel as they do on the Hub: weights by LFS,
-everything else inside the commit; Xet is not served. What it answers follows what ``huggingface_hub`` asks and reads,
-down to the headers, and no further: clients need ``HF_ENDPOINT=hub.url`` and ``HF_HUB_DISABLE_XET=1``, set before they
-import ``huggingface_hub``.
+It has users with tokens, and model repositories with commits. Weights travel by LFS, the rest in the commit itself;
+Xet is not served. Answers hold what ``huggingface_hub`` reads of them. Clients need ``HF_ENDPOINT=hub.url`` and
+``HF_HUB_DISABLE_XET=1``, set before they import ``huggingface_hub``.
 """
 
 import base64
@@ -14,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import uvicorn
@@ -26,18 +24,26 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx")
-LFS_POINTER_SIZE = 134
+
+
+class HubError(Exception):
+    """An answer that is an error. Clients choose their exception by ``code``, and by the status where it is None."""
+
+    def __init__(self, status: int, code: str | None, message: str) -> None:
+        super().__init__(message)
+        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self.response = JSONResponse({"error": message}, status, headers)
 
 
 class File(NamedTuple):
-    """One version of a file; ``lfs`` where git itself holds but a pointer to it."""
+    """One version of a file."""
 
     content: bytes
     lfs: bool = False
 
     @property
     def oid(self) -> str:
-        """Its ETag, by which a client also tells whether its own version is another: SHA-256 for LFS, else git's id."""
+        """Its ETag, by which clients also see whether theirs is another version: SHA-256 for LFS, else git's id."""
         if self.lfs:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
@@ -51,21 +57,15 @@ class Commit(NamedTuple):
     files: dict[str, File]
 
 
-@dataclass
 class Repo:
-    """A repository with its commits, oldest first, and its branches by name. Only ``main`` exists so far."""
+    """Commits, oldest first, and the branches by name. As on the Hub, there is a first commit from the start."""
 
-    private: bool = False
-    commits: list[Commit] = field(default_factory=list)
-    branches: dict[str, Commit] = field(default_factory=dict)
-
-    @classmethod
-    def new(cls, private: bool) -> Self:
-        """With the first commit that the Hub itself makes, so that ``main`` exists from the start."""
-        repo = cls(private)
+    def __init__(self, private: bool = False) -> None:
+        self.private = private
+        self.commits: list[Commit] = []
+        self.branches: dict[str, Commit] = {}
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
-        repo.commit("main", "initial commit", {".gitattributes": File(attributes.encode())})
-        return repo
+        self.commit("main", "initial commit", {".gitattributes": File(attributes.encode())})
 
     def commit(self, branch: str, title: str, files: dict[str, File]) -> Commit:
         identity = [len(self.commits), title, {path: files[path].oid for path in sorted(files)}]
@@ -76,25 +76,14 @@ class Repo:
 
     def at(self, revision: str) -> Commit:
         """The commit that a branch or a full hash means."""
-        for commit in self.commits:
-            if commit.sha == revision:
-                return commit
-        if revision not in self.branches:
+        known = {commit.sha: commit for commit in self.commits} | self.branches
+        if revision not in known:
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        return self.branches[revision]
-
-
-class HubError(Exception):
-    """An answer that is an error. Clients choose their exception by ``code``, and by the message where it is None."""
-
-    def __init__(self, status: int, code: str | None, message: str) -> None:
-        super().__init__(message)
-        headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-        self.response = JSONResponse({"error": message}, status, headers)
+        return known[revision]
 
 
 class LoopbackHub:
-    """The server, an ASGI application. Tests may look into ``repos`` and ``requests``, and change ``repos``.
+    """The server, an ASGI application. Tests may read ``repos`` and ``requests``, and change ``repos``.
 
     Args:
         tokens: The user behind each valid token. Users own the repositories of their namespace.
@@ -106,19 +95,19 @@ class LoopbackHub:
         self.lfs_objects: dict[str, bytes] = {}
         self.requests: list[str] = []  # such as "GET /api/models/me/hands"
         self.url = ""
-        api, git = "/api/models/{owner}/{name}", "/{owner}/{name}.git/info/lfs/objects"
+        api, lfs = "/api/models/{owner}/{name}", "/{owner}/{name}.git/info/lfs/objects"
         routes = [
-            Route("/api/repos/create", self.create, methods=["POST"]),
-            Route("/api/validate-yaml", self.validate_yaml, methods=["POST"]),
-            Route(api, self.info),
-            Route(api + "/revision/{revision}", self.info),
-            Route(api + "/tree/{revision}", self.tree),
-            Route(api + "/preupload/{revision}", self.preupload, methods=["POST"]),
-            Route(api + "/commit/{revision}", self.commit, methods=["POST"]),
-            Route(git + "/batch", self.lfs_batch, methods=["POST"]),
-            Route(git + "/verify", self.lfs_verify, methods=["POST"]),
-            Route("/lfs/{oid}", self.lfs_put, methods=["PUT"]),
-            Route("/{owner}/{name}/resolve/{revision}/{path:path}", self.resolve),  # HEAD comes with GET
+            Route("/api/repos/create", self._create, methods=["POST"]),
+            Route("/api/validate-yaml", self._validate_yaml, methods=["POST"]),
+            Route(api, self._info),
+            Route(f"{api}/revision/{{revision}}", self._info),
+            Route(f"{api}/tree/{{revision}}", self._tree),
+            Route(f"{api}/preupload/{{revision}}", self._preupload, methods=["POST"]),
+            Route(f"{api}/commit/{{revision}}", self._commit, methods=["POST"]),
+            Route(f"{lfs}/batch", self._lfs_batch, methods=["POST"]),
+            Route(f"{lfs}/verify", self._lfs_verify, methods=["POST"]),
+            Route("/lfs/{oid}", self._lfs_put, methods=["PUT"]),
+            Route("/{owner}/{name}/resolve/{revision}/{path:path}", self._resolve),  # HEAD comes with GET
         ]
         self._app = Starlette(routes=routes, exception_handlers={HubError: lambda _, error: error.response})
 
@@ -129,11 +118,10 @@ class LoopbackHub:
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Serves on a free port, at ``url``, from a thread of this process."""
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             server = uvicorn.Server(uvicorn.Config(self, lifespan="off", access_log=False, log_level="warning"))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
             thread.start()
             while not server.started:
                 assert thread.is_alive(), "the server ended at once"
@@ -144,12 +132,11 @@ class LoopbackHub:
                 server.should_exit = True
                 thread.join(10)
 
-    # -- who may what --------------------------------------------------------------------------------------------------
+    # -- who may do what -----------------------------------------------------------------------------------------------
 
     def _user(self, request: Request) -> str | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token and token not in self.tokens:
-            # Whatever is asked for, also a public repository; and without a code.
+        if token and token not in self.tokens:  # refused whatever is asked for, also a public repository
             raise HubError(401, None, "Invalid credentials in Authorization header")
         return self.tokens.get(token)
 
@@ -160,111 +147,107 @@ class LoopbackHub:
         if repo is None or (repo.private and user != owner):
             raise HubError(404 if user else 401, "RepoNotFound", "Repository not found")
         if write and user != owner:
-            raise HubError(403 if user else 401, None, f"You must be {owner} to write here")
+            raise HubError(403 if user else 401, None, f"Only {owner} may write here")
         return repo
 
     # -- repositories --------------------------------------------------------------------------------------------------
 
-    async def create(self, request: Request) -> Response:
-        user, asked = self._user(request), await request.json()
-        owner = asked.get("organization") or user
+    async def _create(self, request: Request) -> Response:
+        user, wanted = self._user(request), await request.json()
+        owner = wanted.get("organization") or user
         if user is None or user != owner:
-            raise HubError(403 if user else 401, None, f"You don't have the rights to create a model under {owner}")
-        repo_id = f"{owner}/{asked['name']}"
-        answer = {"name": repo_id, "url": f"{self.url}/{repo_id}"}
-        if repo_id in self.repos:  # clients that allow this read the same answer
-            return JSONResponse(answer | {"error": "You already created this model repo"}, 409)
-        self.repos[repo_id] = Repo.new(private=asked.get("visibility") == "private")
-        return JSONResponse(answer)
+            raise HubError(403 if user else 401, None, f"Only {owner} may create a model there")
+        repo_id = f"{owner}/{wanted['name']}"
+        exists = repo_id in self.repos
+        if not exists:
+            self.repos[repo_id] = Repo(private=wanted.get("visibility") == "private")
+        return JSONResponse({"url": f"{self.url}/{repo_id}"}, 409 if exists else 200)  # the URL is read from both
 
-    async def info(self, request: Request) -> Response:
+    async def _info(self, request: Request) -> Response:
         repo = self._repo(request)
         commit = repo.at(request.path_params.get("revision", "main"))
-        repo_id = "{owner}/{name}".format(**request.path_params)
         siblings = [{"rfilename": path} for path in commit.files]
+        repo_id = "{owner}/{name}".format_map(request.path_params)
         return JSONResponse({"id": repo_id, "sha": commit.sha, "private": repo.private, "siblings": siblings})
 
-    async def tree(self, request: Request) -> Response:
+    async def _tree(self, request: Request) -> Response:
         entries = []
         for path, file in self._repo(request).at(request.path_params["revision"]).files.items():
-            entry: dict[str, Any] = {"type": "file", "path": path, "size": len(file.content), "oid": file.oid}
-            if file.lfs:
-                entry["lfs"] = {"oid": file.oid, "size": len(file.content), "pointerSize": LFS_POINTER_SIZE}
-            entries.append(entry)
+            known: dict[str, Any] = {"oid": file.oid, "size": len(file.content)}
+            lfs = {"lfs": known | {"pointerSize": 134}} if file.lfs else {}
+            entries.append({"type": "file", "path": path} | known | lfs)
         return JSONResponse(entries)
 
-    async def resolve(self, request: Request) -> Response:
+    async def _resolve(self, request: Request) -> Response:
         commit = self._repo(request).at(request.path_params["revision"])
         file = commit.files.get(request.path_params["path"])
         if file is None:
             raise HubError(404, "EntryNotFound", "Entry not found")
-        headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{file.oid}"'}
-        return Response(file.content, headers=headers, media_type="application/octet-stream")
+        return Response(file.content, headers={"X-Repo-Commit": commit.sha, "ETag": f'"{file.oid}"'})
 
     # -- a push, in the order of its requests --------------------------------------------------------------------------
 
-    async def validate_yaml(self, request: Request) -> Response:
-        """Whether a card's metadata, between its first two lines of dashes, are a YAML mapping."""
-        _, metadata, *_ = (await request.json())["content"].split("---\n", 2)
+    async def _validate_yaml(self, request: Request) -> Response:
+        """Whether the metadata of a card, between its first two lines of dashes, parse."""
         try:
-            problem = None if isinstance(yaml.safe_load(metadata), dict) else "metadata must be a mapping"
-        except yaml.YAMLError as error:
-            problem = str(error)
-        errors = [{"message": problem}] if problem else []
-        return JSONResponse({"errors": errors, "warnings": []}, 400 if errors else 200)
+            yaml.safe_load((await request.json())["content"].split("---\n")[1])
+        except (yaml.YAMLError, IndexError) as error:
+            return JSONResponse({"errors": [{"message": str(error)}]}, 400)
+        return JSONResponse({"errors": [], "warnings": []})
 
-    async def preupload(self, request: Request) -> Response:
-        """Which way each file shall go, and the version that is here, so that unchanged files are not sent."""
+    async def _preupload(self, request: Request) -> Response:
+        """Which way each file shall go, and which version is here, so that unchanged files are not sent."""
         here = self._repo(request, write=True).at(request.path_params["revision"]).files
-        answer = []
-        for path in [file["path"] for file in (await request.json())["files"]]:
-            mode = "lfs" if path.endswith(LFS_SUFFIXES) else "regular"
-            oid = here[path].oid if path in here else None
-            answer.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        return JSONResponse({"files": answer})
+        files = [
+            {
+                "path": (path := file["path"]),
+                "uploadMode": "lfs" if path.endswith(LFS_SUFFIXES) else "regular",
+                "shouldIgnore": False,
+                "oid": here[path].oid if path in here else None,
+            }
+            for file in (await request.json())["files"]
+        ]
+        return JSONResponse({"files": files})
 
-    async def lfs_batch(self, request: Request) -> Response:
-        """Where to put which object; none is asked for that is here already."""
+    async def _lfs_batch(self, request: Request) -> Response:
+        """Where to put the objects that are not here yet."""
         self._repo(request, write=True)
         objects = (await request.json())["objects"]
+        verify = {"href": self.url + request.url.path.removesuffix("batch") + "verify"}
         for wanted in objects:
             if wanted["oid"] not in self.lfs_objects:
-                upload, verify = f"{self.url}/lfs/{wanted['oid']}", f"{self.url}{request.url.path[:-5]}verify"
-                wanted["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
+                wanted["actions"] = {"upload": {"href": f"{self.url}/lfs/{wanted['oid']}"}, "verify": verify}
         return JSONResponse({"transfer": "basic", "objects": objects})
 
-    async def lfs_put(self, request: Request) -> Response:
-        """The storage behind the Hub: whoever knows the address may write, and only what the address says."""
+    async def _lfs_put(self, request: Request) -> Response:
+        """The storage behind the Hub, which asks for no token."""
         content = await request.body()
         if hashlib.sha256(content).hexdigest() != request.path_params["oid"]:
-            raise HubError(400, None, "The content is not that of the oid")
+            raise HubError(400, None, "The content is not what the address says")
         self.lfs_objects[request.path_params["oid"]] = content
         return Response()
 
-    async def lfs_verify(self, request: Request) -> Response:
+    async def _lfs_verify(self, request: Request) -> Response:
         self._repo(request, write=True)
         claim = await request.json()
         if len(self.lfs_objects.get(claim["oid"], b"")) != claim["size"]:
-            raise HubError(404, "EntryNotFound", "Object not found, or of another size")
+            raise HubError(400, None, "The object is not here, or is of another size")
         return JSONResponse({})
 
-    async def commit(self, request: Request) -> Response:
+    async def _commit(self, request: Request) -> Response:
         """One operation a line, after a header; all of them or, where one cannot be done, none."""
         repo, branch = self._repo(request, write=True), request.path_params["revision"]
         files, title = dict(repo.at(branch).files), ""
         for operation in map(json.loads, (await request.body()).splitlines()):
-            value = operation["value"]
-            match operation["key"]:
-                case "header":
+            match operation["key"], operation["value"]:
+                case "header", value:
                     title = value["summary"]
-                case "file":
+                case "file", value:
                     files[value["path"]] = File(base64.b64decode(value["content"]))
-                case "lfsFile" if value["oid"] in self.lfs_objects:
+                case "lfsFile", value if value["oid"] in self.lfs_objects:
                     files[value["path"]] = File(self.lfs_objects[value["oid"]], lfs=True)
-                case "deletedFile":
-                    files.pop(value["path"], None)
-                case key:
-                    raise HubError(400, None, f"Cannot do {key} {value.get('path')}")
+                case key, value:
+                    raise HubError(400, None, f"Cannot do {key} of {value['path']}")
         commit = repo.commit(branch, title, files)
         url = "{}/{owner}/{name}/commit/{}".format(self.url, commit.sha, **request.path_params)
-        return JSONResponse({"success": True, "commitOid": commit.sha, "commitUrl": url})
+        return JSONResponse({"commitOid": commit.sha, "commitUrl": url})

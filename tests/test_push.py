@@ -1,0 +1,199 @@
+"""Pushing to and loading from a Hub, by the real client: only the Hub at the other end is a stand-in.
+
+Clients read the address of the Hub, their token and their cache when they are imported, so each runs in a process that
+starts with its own environment: a :class:`Computer`, on which the functions of the next section run.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from loopback_hub import File, LoopbackHub
+
+from resnet_hub import CheckpointError, ResNetForSigns
+from resnet_hub.checkpoint import TrainingRecord
+
+Logits = list[list[float]]
+
+# -- what clients do ---------------------------------------------------------------------------------------------------
+
+
+def logits(model: ResNetForSigns) -> Logits:
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model.eval()(images).tolist()
+
+
+def push(repo_id: str, seed: int = 0, training_record: TrainingRecord | None = None, **kwargs: Any) -> Logits:
+    torch.manual_seed(seed)
+    model = ResNetForSigns(layers=(1, 1, 1, 1), channels=(8, 16, 32, 64))
+    model.train()(torch.randn(8, 3, 64, 64))  # BatchNorm statistics away from their initial values
+    model.training_record = training_record
+    model.push_to_hub(repo_id, **kwargs)
+    return logits(model)
+
+
+def load(repo_id: str, **kwargs: Any) -> Logits:
+    return logits(ResNetForSigns.from_pretrained(repo_id, **kwargs))
+
+
+def create_empty(repo_id: str) -> None:
+    HfApi().create_repo(repo_id)
+
+
+# -- where they run ----------------------------------------------------------------------------------------------------
+
+
+class Computer:
+    """A process with a Hub, a token and an empty cache; starts with the first :meth:`run` and lasts for all of them."""
+
+    def __init__(self, hub: LoopbackHub, token: str, home: Path) -> None:
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": token,
+            "NO_PROXY": "127.0.0.1",
+        }
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.stop = self._pool.shutdown
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``function`` returns, or raises, there."""
+        with pytest.MonkeyPatch.context() as patch:  # a spawned process inherits the environment of this moment
+            for name in os.environ.keys() - self._environment.keys():
+                patch.delenv(name)
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            return self._pool.submit(function, *args, **kwargs).result(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub(tokens={"hf_me": "me", "hf_stranger": "stranger"}).running() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def author(hub, tmp_path_factory) -> Iterator[Computer]:
+    computer = Computer(hub, "hf_me", tmp_path_factory.mktemp("author"))
+    yield computer
+    computer.stop()
+
+
+@pytest.fixture
+def reader(hub, tmp_path) -> Iterator[Computer]:
+    computer = Computer(hub, "hf_stranger", tmp_path / "reader")
+    yield computer
+    computer.stop()
+
+
+class Pushed(NamedTuple):
+    commit: str
+    files: dict[str, File]
+    logits: Logits
+    requests: list[str]
+
+
+@pytest.fixture
+def pushed(hub, author, training_record) -> Iterator[Pushed]:
+    """``me/hands``, pushed for the first time."""
+    hub.requests.clear()
+    expected = author.run(push, "me/hands", training_record=training_record)
+    commit = hub.repos["me/hands"].branches["main"]
+    yield Pushed(commit.sha, commit.files, expected, list(hub.requests))
+    hub.repos.pop("me/hands", None)
+
+
+# -- what is promised --------------------------------------------------------------------------------------------------
+
+
+def test_a_push_uploads_weights_config_record_and_card(pushed, training_record):
+    assert set(pushed.files) == {".gitattributes", "model.safetensors", "config.json", "training.json", "README.md"}
+    weights = pushed.files["model.safetensors"]
+    assert [path for path, file in pushed.files.items() if file.lfs] == ["model.safetensors"]
+    assert f"PUT /lfs/{weights.oid}" in pushed.requests
+    assert json.loads(pushed.files["config.json"].content)["num_classes"] == 6
+    assert json.loads(pushed.files["training.json"].content) == training_record
+
+
+def test_the_card_on_the_hub_loads_its_own_repo_and_carries_the_results(pushed):
+    card = ModelCard(pushed.files["README.md"].content.decode())
+    assert 'from_pretrained("me/hands")' in card.text
+    assert card.data.model_name == "hands"
+    found = {(r.dataset_name, r.dataset_split, r.metric_type): r.metric_value for r in card.data.eval_results}
+    assert found == {("signs", "test", "accuracy"): 0.75, ("signs", "test", "f1"): 0.7333}
+    assert "model-index" in card.data.to_dict()
+
+
+def test_a_pushed_model_loads_elsewhere_by_branch_and_by_commit_and_then_without_the_hub(pushed, hub, reader):
+    assert reader.run(load, "me/hands") == pushed.logits
+    assert reader.run(load, "me/hands", revision="main", force_download=True) == pushed.logits
+    assert reader.run(load, "me/hands", revision=pushed.commit, force_download=True) == pushed.logits
+    assert hub.requests.count(f"GET /me/hands/resolve/{pushed.commit}/model.safetensors") == 3
+    del hub.repos["me/hands"]
+    hub.requests.clear()
+    assert reader.run(load, "me/hands", local_files_only=True) == pushed.logits
+    assert reader.run(load, "me/hands", revision=pushed.commit, local_files_only=True) == pushed.logits
+    assert hub.requests == []
+
+
+def test_pushing_again_adds_a_commit_and_the_older_one_still_loads(pushed, hub, author, training_record):
+    newer = author.run(push, "me/hands", seed=1, training_record=training_record)
+    assert newer != pushed.logits
+    assert [commit.title for commit in hub.repos["me/hands"].commits] == [
+        "initial commit",
+        "Push model using huggingface_hub.",
+        "Push model using huggingface_hub.",
+    ]
+    assert author.run(load, "me/hands") == newer
+    assert author.run(load, "me/hands", revision=pushed.commit) == pushed.logits
+
+
+def test_pushing_an_unchanged_model_adds_nothing(pushed, hub, author, training_record):
+    assert author.run(push, "me/hands", training_record=training_record) == pushed.logits
+    assert hub.repos["me/hands"].branches["main"].sha == pushed.commit
+
+
+@pytest.fixture(scope="module")
+def odd_repos(author) -> None:
+    """Repositories that are not what ``from_pretrained`` hopes for."""
+    author.run(push, "me/public")
+    author.run(push, "me/secret", private=True)
+    author.run(push, "me/bare", ignore_patterns="*.safetensors")
+    author.run(create_empty, "me/empty")
+
+
+@pytest.mark.usefixtures("odd_repos")
+def test_a_private_repo_loads_for_its_owner(author):
+    assert author.run(load, "me/secret") == author.run(load, "me/public")
+
+
+@pytest.mark.usefixtures("odd_repos")
+@pytest.mark.parametrize(
+    ("repo_id", "options", "message"),
+    [
+        ("me/typo", {}, "'me/typo' does not exist, or is private: check the id.*or run `hf auth login`"),
+        ("me/typo", {"token": False}, "'me/typo' does not exist, or is private: check the id.*or run `hf auth login`"),
+        ("me/public", {"revision": "typo"}, "revision 'typo' does not exist: give an existing branch, tag or commit"),
+        ("me/public", {"revision": 40 * "0"}, "revision '0+' does not exist: give an existing branch, tag or commit"),
+        ("me/secret", {"token": "hf_stranger"}, "'me/secret' does not exist, or is private.*run `hf auth login`"),
+        ("me/secret", {"token": False}, "'me/secret' does not exist, or is private.*run `hf auth login`"),
+        ("me/secret", {"token": "hf_expired"}, "refuses the access token.*run `hf auth login`.*HF_TOKEN"),
+        ("me/public", {"token": "hf_expired"}, "refuses the access token.*run `hf auth login`.*HF_TOKEN"),
+        ("me/bare", {}, "'me/bare' has no model.safetensors.*check the id.*push the model again"),
+        ("me/empty", {}, "'me/empty' has no config.json.*check the id.*push the model again"),
+    ],
+)
+def test_what_cannot_be_loaded_says_what_to_do(author, tmp_path, repo_id, options, message):
+    with pytest.raises(CheckpointError, match=message):
+        author.run(load, repo_id, cache_dir=tmp_path, **options)
