@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from resnet_hub import ConfigurationError, DatasetError
+from train import environment
 from train.augmentation import Augmentation
 from train.batches import EvaluationBatches, TrainingBatches
 from train.config import TrainingConfig, parse_config, read_recipe, recipe_of
@@ -49,6 +50,24 @@ def test_evaluation_sees_every_row_once_in_the_same_batches(num_processes):
     together = [batch for process in range(num_processes) for batch in EvaluationBatches(23, 4, process, num_processes)]
     assert sorted(together) == alone
     assert rows_of(alone) == list(range(23))
+
+
+@pytest.mark.parametrize(
+    ("requested", "launcher", "fast", "chosen"),
+    [
+        ("auto", None, True, "bf16"),
+        ("auto", None, False, "no"),
+        ("auto", "no", True, "bf16"),  # what accelerate launch says when it was told nothing
+        ("auto", "fp16", True, "fp16"),
+        ("no", "bf16", True, "no"),
+    ],
+)
+def test_precision_is_what_was_asked_for_or_else_what_is_fast(monkeypatch, requested, launcher, fast, chosen):
+    monkeypatch.setattr(environment, "computes_bf16_fast", lambda: fast)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launcher is not None:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    assert environment.choose_mixed_precision(requested) == chosen
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from resnet_hub import Predictor, ResNetForImageClassification
 from resnet_hub.data import load_image_dataset
 from train.batches import EvaluationBatches, make_loader
 from train.engine import evaluate
+from train.environment import count_cores
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train" / "train.py"
 NAMES = ["red", "green", "blue"]
@@ -170,10 +171,13 @@ def test_two_processes_report_what_one_measures(run_on_two, dataset):
     assert record["history"][0]["train"]["num_images"] == 112  # 7 global batches of 2 x 8
 
 
-def test_accelerate_launch_trains(dataset, tmp_path):
-    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu")
+def test_accelerate_launch_trains_on_all_cores(dataset, tmp_path):
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch")
     launch(*accelerate, SCRIPT, "--dataset_name", dataset, *QUICK, "--output_dir", tmp_path / "out", cwd=tmp_path)
-    assert record_of(tmp_path / "out")["results"][-1]["num_images"] == 71
+    record = record_of(tmp_path / "out")
+    assert record["results"][-1]["num_images"] == 71
+    if not torch.accelerator.is_available():
+        assert record["hardware"]["threads per process"] == count_cores()
 
 
 def test_without_data_it_says_loudly_that_hands_are_drawn(tmp_path):
@@ -207,6 +211,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_next_step(dataset, tmp_pa
     result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "lower --learning_rate" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("num_workers", ["0", "1"])
+def test_a_broken_image_is_named_with_its_row(tmp_path, num_workers):
+    for split, name in [(split, name) for split in ("train", "validation", "test") for name in ("a", "b")]:
+        (tmp_path / "images" / split / name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / name / f"{i}.png")
+    (tmp_path / "images" / "train" / "b" / "3.png").write_text("no image")
+    options = ("--dataset_name", tmp_path / "images", "--dataloader_num_workers", num_workers)
+    result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert "error: row 11 of the dataset: " in result.stderr
+    assert str(Path("train", "b", "3.png")) in result.stderr
     assert "Traceback" not in result.stderr
 
 

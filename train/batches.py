@@ -35,8 +35,16 @@ class Batch:
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.rows)
 
 
+#: Key, pixels uint8 (H, W, 3), label.
+Sample = tuple[Key, np.ndarray, int]
+
+
 class ResizedImages(Dataset):
-    """Rows of a split, decoded and resized: key -> (key, pixels uint8 (H, W, 3), label)."""
+    """Rows of a split, decoded and resized, by key.
+
+    What cannot be decoded is returned as an error and raised by whoever takes the batch: raised here, in a worker
+    process, it would reach the user as a page of traceback.
+    """
 
     def __init__(self, rows: datasets.Dataset, preprocessing: Preprocessing) -> None:
         self.rows = rows.cast_column("image", datasets.Image(decode=False))
@@ -45,23 +53,29 @@ class ResizedImages(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: Key) -> tuple[Key, np.ndarray, int]:
+    def __getitem__(self, key: Key) -> Sample | DatasetError:
         row = self.rows[key[1]]
         try:
             image = open_image(row["image"]["bytes"] or row["image"]["path"])
         except ImageError as error:
-            raise DatasetError(f"row {key[1]} of the dataset: {error}") from error
+            return DatasetError(f"row {key[1]} of the dataset: {error}")
         return key, np.asarray(self.preprocessing.resize(image)), row["label"]
 
 
 class Collate:
-    """Samples -> a normalised batch. In the worker processes, so that the training process only trains."""
+    """Samples -> a normalised batch, or the first error among them.
+
+    In the worker processes, so that the training process only trains.
+    """
 
     def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation | None) -> None:
         self.preprocessing = preprocessing
         self.augmentation = augmentation
 
-    def __call__(self, samples: list[tuple[Key, np.ndarray, int]]) -> Batch:
+    def __call__(self, samples: list[Sample | DatasetError]) -> Batch | DatasetError:
+        for sample in samples:
+            if isinstance(sample, DatasetError):
+                return sample
         keys, pixels, labels = zip(*samples, strict=True)
         pixels = torch.from_numpy(np.stack(pixels))
         if self.augmentation is not None:
@@ -129,7 +143,7 @@ def make_loader(
     augmentation: Augmentation | None = None,
     num_workers: int = 0,
 ) -> DataLoader:
-    """A loader of :class:`Batch`. With workers they persist, so that an epoch starts without starting processes."""
+    """A loader of what :class:`Collate` gives. Its workers persist: an epoch starts without starting processes."""
     return DataLoader(
         ResizedImages(rows, preprocessing),
         batch_sampler=batches,

@@ -1,7 +1,7 @@
 """One epoch of training and one pass of evaluation, on any number of processes, with metrics that are exact."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from resnet_hub.checkpoint import Metrics
+from resnet_hub.errors import DatasetError
 from resnet_hub.metrics import ImageClassificationMetric
 from resnet_hub.modeling import ResNet
 from train.batches import Batch
@@ -108,10 +109,17 @@ def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
                 buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
 
 
-def progress(loader: DataLoader, description: str, accelerator: Accelerator) -> tqdm:
-    """A bar on a terminal, nothing in a log file, once for all processes."""
+def progress(loader: DataLoader, description: str, accelerator: Accelerator) -> Iterator[Batch]:
+    """The loader's batches, with a bar on a terminal, nothing in a log file, once for all processes.
+
+    Raises:
+        DatasetError: an image cannot be decoded.
+    """
     hidden = None if accelerator.is_main_process else True
-    return tqdm(loader, desc=description, leave=False, disable=hidden, unit="batch")
+    for batch in tqdm(loader, desc=description, leave=False, disable=hidden, unit="batch"):
+        if isinstance(batch, DatasetError):
+            raise batch
+        yield batch
 
 
 def _to_device(images: Tensor, accelerator: Accelerator) -> Tensor:

@@ -1,5 +1,6 @@
 """What a run ran on: recorded beside its results, for a number means little without it."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -43,6 +44,35 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def choose_mixed_precision(requested: str) -> str:
+    """``requested``, or for ``"auto"`` what the launcher was told, or else what this machine computes fastest.
+
+    ``accelerate launch`` says "no" when it was told nothing, so its "no" says nothing; the script's own does.
+    """
+    if requested != "auto":
+        return requested
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if told != "no":
+        return told
+    return "bf16" if computes_bf16_fast() else "no"
+
+
+def share_cores(accelerator: Accelerator) -> None:
+    """Give the processes on this machine all of its cores, in equal parts, where they compute on the CPU.
+
+    ``accelerate launch`` and ``torchrun`` leave each process a single thread (``OMP_NUM_THREADS=1``), which suits
+    processes that only feed a GPU.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        torch.set_num_threads(max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def count_cores() -> int:
+    """Those that this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def computes_bf16_fast() -> bool:

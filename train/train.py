@@ -8,9 +8,9 @@ Without arguments it trains on SIGNS where that is found, else on hands drawn by
 """
 
 import math
-import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 # The script runs from a checkout, from any directory, without being installed. Its own folder goes from the path:
@@ -31,13 +31,13 @@ from train.batches import EvaluationBatches, TrainingBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
 from train.engine import evaluate, train_epoch
-from train.environment import commit, computes_bf16_fast, hardware, versions
+from train.environment import choose_mixed_precision, commit, hardware, share_cores, versions
 from train.optimization import learning_rate_at, make_optimizer
 
 
 def main(config: TrainingConfig) -> None:
     """The story: data, model, train and keep the best epoch, test that one once."""
-    accelerator = make_accelerator(config.mixed_precision)
+    accelerator = make_accelerator(config)
     if not sys.stderr.isatty():
         disable_progress_bars()  # of ``datasets``, which would fill a log file
     data = load_training_data(config, accelerator)
@@ -140,18 +140,18 @@ def test(
 # What the story is made of
 
 
-def make_accelerator(mixed_precision: str) -> Accelerator:
-    """``auto`` leaves the choice to ``accelerate launch --mixed_precision`` where it was made there."""
-    if mixed_precision == "auto" and "ACCELERATE_MIXED_PRECISION" not in os.environ:
-        mixed_precision = "bf16" if computes_bf16_fast() else "no"
-    # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return Accelerator(
-        mixed_precision=None if mixed_precision == "auto" else mixed_precision,
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    # The name that replaces it is not in torch 2.11 yet, nor in Accelerate.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    accelerator = Accelerator(
+        mixed_precision=choose_mixed_precision(config.mixed_precision),
         # Not told so, Accelerate takes the processes that torchrun starts on a machine without GPU for strangers.
         cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[ddp],
+        # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    share_cores(accelerator)
+    return accelerator
 
 
 def choose_output_dir(config: TrainingConfig, dataset_name: str, accelerator: Accelerator) -> Path:
