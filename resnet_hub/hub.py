@@ -61,10 +61,10 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         if num_classes is None and label_names is None:
             raise ConfigurationError("say how many classes there are: give num_classes or label_names")
         num_classes = len(label_names) if num_classes is None else num_classes
-        self_layers = tuple(LAYERS[architecture] if layers is None else layers)
-        super().__init__(self_layers, num_classes, tuple(channels))
+        layers = tuple(LAYERS[architecture] if layers is None else layers)
+        super().__init__(layers, num_classes, tuple(channels))
         self.architecture = architecture
-        self.layers = self_layers
+        self.layers = layers
         self.channels = tuple(channels)
         self.label_names = _checked_label_names(label_names, num_classes)
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std))
