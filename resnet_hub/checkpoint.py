@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from huggingface_hub import snapshot_download
@@ -55,20 +55,27 @@ class Metrics(TypedDict, total=False):
 
 
 class Epoch(TypedDict):
-    """One line of the history. ``learning_rate`` is that of the epoch's last step; ``seconds`` is wall-clock time."""
+    """One line of the history. ``learning_rate`` is that of the epoch's last step; ``seconds`` is wall-clock time.
+
+    ``validation`` is None in a run that trains on the validation images too.
+    """
 
     epoch: int
     learning_rate: float
     train: Metrics
-    validation: Metrics
+    validation: Metrics | None
     seconds: float
 
 
 class Result(Metrics):
-    """Metrics of the finished checkpoint on a split that it was not trained on."""
+    """Metrics of the finished checkpoint on a split that it was not trained on.
+
+    ``variant``, where it is there, says how the images were changed first (``train/variants.py``).
+    """
 
     dataset: str
     split: str
+    variant: NotRequired[str]
 
 
 class TrainingRecord(TypedDict):
@@ -195,21 +202,31 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: weights missing, pickled, damaged, or not exactly those of ``model``.
     """
     file = folder / WEIGHTS_NAME
+    weights = read_weights(file)
+    _check_weights(model, weights, file)
+    model.load_state_dict(weights, strict=True, assign=True)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, floating ones as fp32.
+
+    Raises:
+        CheckpointError: not there, there only as a pickle, or damaged.
+    """
+    folder = file.parent
     if not file.is_file():
-        pickled = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLE_SUFFIXES)
+        pickled = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLE_SUFFIXES) if folder.is_dir() else []
         if pickled:
             raise CheckpointError(
                 f"{folder} has its weights only as a pickle ({pickled[0]}), which can run code when it is read, so it "
                 f"is never loaded: convert it to {WEIGHTS_NAME} with safetensors where you trust it"
             )
-        raise CheckpointError(f"{folder} has no {WEIGHTS_NAME}: check the path, or save the model again")
+        raise CheckpointError(f"{folder} has no {file.name}: check the path, or save the model again")
     try:
         weights = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged ({error}): download or save it again") from error
-    _check_weights(model, weights, file)
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-    model.load_state_dict(weights, strict=True, assign=True)
+    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
 
 
 def _check_weights(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
@@ -255,16 +272,16 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     try:
         yield staging
         for file in staging.iterdir():
-            _finish(file)
+            finish_file(file)
         for file in sorted(staging.iterdir()):
             os.replace(file, folder / file.name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"saving to {folder} failed ({error}): what it held before is unchanged") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _finish(file: Path) -> None:
+def finish_file(file: Path) -> None:
     """Readable as any new file is (safetensors writes for the owner alone), and on the disk before it is renamed.
 
     Without the second a power cut could leave the new name with no content.

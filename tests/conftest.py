@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from training_runs import write_colors
 
 from resnet_hub import ResNetForSigns
 from resnet_hub.checkpoint import TrainingRecord
@@ -34,6 +35,14 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model(torch.randn(8, 3, 64, 64))  # BatchNorm statistics away from their initial values
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder to train on in seconds, see ``training_runs``."""
+    folder = tmp_path_factory.mktemp("data") / "colors"
+    write_colors(folder)
     return folder
 
 

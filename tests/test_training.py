@@ -1,13 +1,9 @@
 """train/train.py as users start it: from data to a checkpoint folder, with python, torchrun and accelerate launch."""
 
-import json
-import os
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -15,73 +11,28 @@ from accelerate import Accelerator
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
+from training_runs import NAMES, SCRIPT, TORCHRUN, launch, options_of, record_of, write_colors
 
 from resnet_hub import Predictor, ResNetForImageClassification
 from resnet_hub.data import load_image_dataset
-from train.batches import EvaluationBatches, make_loader
+from train.batches import Collate, EvaluationBatches, make_loader
 from train.engine import evaluate
 from train.environment import count_cores
 
-SCRIPT = Path(__file__).resolve().parents[1] / "train" / "train.py"
-NAMES = ["red", "green", "blue"]
-#: Two seconds of training.
-QUICK = [
-    *("--layers", "1", "1", "1", "1", "--channels", "8", "8", "8", "8", "--image_size", "32"),
-    *("--num_train_epochs", "3", "--learning_rate", "0.01", "--mixed_precision", "no"),
-    *("--per_device_train_batch_size", "8", "--per_device_eval_batch_size", "4", "--dataloader_num_workers", "0"),
-]
-
-
-def colors(num: int, seed: int) -> datasets.Dataset:
-    """Noisy pictures, each mainly red, green or blue: three classes that a tiny network learns in seconds."""
-    rng = np.random.default_rng(seed)
-    labels = [i % 3 for i in range(num)]
-    pixels = rng.integers(0, 160, (num, 20, 20, 3))
-    for picture, label in zip(pixels, labels, strict=True):
-        picture[..., label] += 60
-    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES))
-    images = [Image.fromarray(picture.astype(np.uint8)) for picture in pixels]
-    return datasets.Dataset.from_dict({"image": images, "label": labels}, features)
-
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> Path:
-    """71 test images: they fill neither a batch nor two processes evenly."""
-    folder = tmp_path_factory.mktemp("data") / "colors"
-    (folder / "data").mkdir(parents=True)
-    for split, num, seed in [("train", 120, 0), ("validation", 23, 1), ("test", 71, 2)]:
-        colors(num, seed).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-    return folder
-
-
-def launch(*command: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if k not in ("RESNET_HUB_DATA", "RESNET_HUB_SIGNS")}
-    result = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
-    if check:
-        assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
-
-@pytest.fixture(scope="module")
-def run(dataset, tmp_path_factory) -> tuple[Path, str]:
+def run(colors, tmp_path_factory) -> tuple[Path, str]:
     """The checkpoint folder and the output of a plain run, started elsewhere than in the checkout."""
     cwd = tmp_path_factory.mktemp("elsewhere")
-    result = launch(sys.executable, SCRIPT, "--dataset_name", dataset, *QUICK, cwd=cwd)
+    result = launch(sys.executable, SCRIPT, *options_of(dataset_name=colors), cwd=cwd)
     return cwd / "runs" / "colors-resnet50", result.stdout
 
 
 @pytest.fixture(scope="module")
-def run_on_two(dataset, tmp_path_factory) -> Path:
+def run_on_two(colors, tmp_path_factory) -> Path:
     cwd = tmp_path_factory.mktemp("two")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    launch(*torchrun, SCRIPT, "--dataset_name", dataset, *QUICK, "--output_dir", cwd / "out", cwd=cwd)
+    launch(*TORCHRUN, SCRIPT, *options_of(dataset_name=colors, output_dir=cwd / "out"), cwd=cwd)
     return cwd / "out"
-
-
-def record_of(folder: Path) -> dict:
-    return json.loads((folder / "training.json").read_text())
 
 
 def test_a_run_leaves_a_checkpoint_folder_that_predicts(run):
@@ -147,22 +98,22 @@ def measure(folder: Path, dataset: Path) -> dict:
     """The test metrics of a checkpoint, in this process alone."""
     model = ResNetForImageClassification.from_pretrained(folder)
     rows = load_image_dataset(str(dataset))["test"]
-    loader = make_loader(rows, EvaluationBatches(len(rows), batch_size=4), model.preprocessing)
-    return evaluate(Accelerator(cpu=True), model, loader, description="test")
+    loader = make_loader(rows, EvaluationBatches(len(rows), batch_size=4), Collate(model.preprocessing))
+    return evaluate(Accelerator(cpu=True), model, loader, description="test").metrics(model.num_classes)
 
 
-def test_reported_results_are_those_of_the_saved_files(run, dataset):
+def test_reported_results_are_those_of_the_saved_files(run, colors):
     folder, _ = run
     reported = record_of(folder)["results"][-1]
     assert {key: reported[key] for key in ("loss", "accuracy", "macro_f1", "confusion_matrix")} == {
-        key: value for key, value in measure(folder, dataset).items() if key != "num_images"
+        key: value for key, value in measure(folder, colors).items() if key != "num_images"
     }
 
 
-def test_two_processes_report_what_one_measures(run_on_two, dataset):
+def test_two_processes_report_what_one_measures(run_on_two, colors):
     record = record_of(run_on_two)
     assert record["hardware"]["processes"] == 2
-    reported, measured = record["results"][-1], measure(run_on_two, dataset)
+    reported, measured = record["results"][-1], measure(run_on_two, colors)
     assert reported["num_images"] == 71
     assert reported["confusion_matrix"] == measured["confusion_matrix"]
     assert (reported["accuracy"], reported["macro_f1"]) == (measured["accuracy"], measured["macro_f1"])
@@ -171,9 +122,9 @@ def test_two_processes_report_what_one_measures(run_on_two, dataset):
     assert record["history"][0]["train"]["num_images"] == 112  # 7 global batches of 2 x 8
 
 
-def test_accelerate_launch_trains_on_all_cores(dataset, tmp_path):
+def test_accelerate_launch_trains_on_all_cores(colors, tmp_path):
     accelerate = (sys.executable, "-m", "accelerate.commands.launch")
-    launch(*accelerate, SCRIPT, "--dataset_name", dataset, *QUICK, "--output_dir", tmp_path / "out", cwd=tmp_path)
+    launch(*accelerate, SCRIPT, *options_of(dataset_name=colors, output_dir=tmp_path / "out"), cwd=tmp_path)
     record = record_of(tmp_path / "out")
     assert record["results"][-1]["num_images"] == 71
     if not torch.accelerator.is_available():
@@ -182,19 +133,17 @@ def test_accelerate_launch_trains_on_all_cores(dataset, tmp_path):
 
 def test_without_data_it_says_loudly_that_hands_are_drawn(tmp_path):
     limits = ("--max_train_samples", "60", "--max_eval_samples", "30", "--save_dtype", "float16")
-    result = launch(sys.executable, SCRIPT, *QUICK, *limits, cwd=tmp_path)
+    result = launch(sys.executable, SCRIPT, *options_of(), *limits, cwd=tmp_path)
     assert "NOTE: SIGNS is not on this machine" in result.stdout
     folder = tmp_path / "runs" / "drawn-signs-resnet50"
     assert load_file(folder / "model.safetensors")["fc.weight"].dtype == torch.float16
     assert "drawn by code" in (folder / "README.md").read_text()
 
 
-def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(dataset, tmp_path):
-    (tmp_path / "more" / "data").mkdir(parents=True)
-    for split, num in [("train", 40), ("test", 9)]:
-        colors(num, seed=9).to_parquet(tmp_path / "more" / "data" / f"{split}-00000-of-00001.parquet")
-    options = ("--dataset_name", dataset, "--extra_dataset_name", tmp_path / "more", "--output_dir", tmp_path / "out")
-    launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path)
+def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(colors, tmp_path):
+    write_colors(tmp_path / "more", {"train": 40, "test": 9})
+    options = ("--dataset_name", colors, "--extra_dataset_name", tmp_path / "more", "--output_dir", tmp_path / "out")
+    launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path)
     record = record_of(tmp_path / "out")
     # 36 of the 40: its own validation is cut off, so that it stays unseen.
     assert [d["train"] for d in record["datasets"]] == [120, 36]
@@ -206,11 +155,12 @@ def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(dataset,
     ]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_next_step(dataset, tmp_path):
-    options = ("--dataset_name", dataset, "--learning_rate", "1e30", "--max_grad_norm", "0")
-    result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
+def test_a_loss_that_is_not_finite_ends_the_run_with_a_next_step(colors, tmp_path):
+    options = ("--dataset_name", colors, "--learning_rate", "1e30", "--max_grad_norm", "0")
+    result = launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "lower --learning_rate" in result.stderr
+    assert "step 2 of 45 (epoch 1, learning rate 5e+29), training images in rows " in result.stderr
+    assert "Lower --learning_rate" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -222,21 +172,21 @@ def test_a_broken_image_is_named_with_its_row(tmp_path, num_workers):
             Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / name / f"{i}.png")
     (tmp_path / "images" / "train" / "b" / "3.png").write_text("no image")
     options = ("--dataset_name", tmp_path / "images", "--dataloader_num_workers", num_workers)
-    result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
+    result = launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "error: row 11 of the dataset: " in result.stderr
     assert str(Path("train", "b", "3.png")) in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_user_errors_exit_with_2_a_next_step_and_no_traceback(run, dataset, tmp_path):
+def test_user_errors_exit_with_2_a_next_step_and_no_traceback(run, colors, tmp_path):
     folder, _ = run
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     for options, message in [
-        (("--dataset_name", dataset, "--output_dir", folder), "holds a checkpoint already"),
+        (("--dataset_name", colors, "--output_dir", folder), "holds a checkpoint already"),
         (("--dataset_name", tmp_path / "none"), "there is no folder"),
     ]:
-        result = launch(sys.executable, SCRIPT, *QUICK, *options, cwd=tmp_path, check=False)
+        result = launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path, check=False)
         assert result.returncode == 2
         assert f"error: {options[-1]}" in result.stderr or message in result.stderr
         assert message in result.stderr

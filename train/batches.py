@@ -1,10 +1,12 @@
-"""From dataset rows to batches: which images, in which order, augmented how - all functions of seed, epoch and row.
+"""From dataset rows to batches: which images, in which order, changed how - all functions of seed, epoch and row.
 
 Nothing here depends on the number of processes or workers, or on where a run was resumed.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import datasets
 import numpy as np
@@ -14,25 +16,41 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnet_hub.errors import DatasetError, ImageError
 from resnet_hub.images import Preprocessing, open_image
-from train.augmentation import Augmentation
-
-#: (epoch, row): says everything about a sample.
-Key = tuple[int, int]
+from train.augmentation import Augmentation, Key
+from train.mixing import Mixing
+from train.variants import make_variant
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``images`` float32 (N, 3, H, W), ``labels`` int64 (N,), ``rows`` int64 (N,): positions in the split."""
+    """Images ready for the network, and what they show.
+
+    Attributes:
+        images: float32 (N, 3, H, W), normalised.
+        labels: int64 (N,).
+        rows: int64 (N,): positions in the split.
+        second_labels, shares: Of mixed images the other label, int64 (N,), and the share of the first, (N,) in 0..1.
+    """
 
     images: Tensor
     labels: Tensor
     rows: Tensor
+    second_labels: Tensor | None = None
+    shares: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pin_memory(self) -> "Batch":
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.rows)
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device) -> "Batch":
+        """On ``device``; images in channels-last order, in which convolutions are fastest."""
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(moved, images=moved.images.to(memory_format=torch.channels_last))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(*(None if tensor is None else function(tensor) for tensor in vars(self).values()))
 
 
 #: Key, pixels uint8 (H, W, 3), label.
@@ -46,9 +64,10 @@ class ResizedImages(Dataset):
     process, it would reach the user as a page of traceback.
     """
 
-    def __init__(self, rows: datasets.Dataset, preprocessing: Preprocessing) -> None:
+    def __init__(self, rows: datasets.Dataset, preprocessing: Preprocessing, variant: str | None = None) -> None:
         self.rows = rows.cast_column("image", datasets.Image(decode=False))
         self.preprocessing = preprocessing
+        self.variant = variant
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,6 +78,8 @@ class ResizedImages(Dataset):
             image = open_image(row["image"]["bytes"] or row["image"]["path"])
         except ImageError as error:
             return DatasetError(f"row {key[1]} of the dataset: {error}")
+        if self.variant is not None:
+            image = make_variant(self.variant, image, key[1])
         return key, np.asarray(self.preprocessing.resize(image)), row["label"]
 
 
@@ -68,9 +89,12 @@ class Collate:
     In the worker processes, so that the training process only trains.
     """
 
-    def __init__(self, preprocessing: Preprocessing, augmentation: Augmentation | None) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, augmentation: Augmentation | None = None, mixing: Mixing | None = None
+    ) -> None:
         self.preprocessing = preprocessing
         self.augmentation = augmentation
+        self.mixing = mixing
 
     def __call__(self, samples: list[Sample | DatasetError]) -> Batch | DatasetError:
         for sample in samples:
@@ -80,8 +104,12 @@ class Collate:
         pixels = torch.from_numpy(np.stack(pixels))
         if self.augmentation is not None:
             pixels = self.augmentation(pixels, keys)
+        images, labels = self.preprocessing.normalize(pixels), torch.tensor(labels)
         rows = torch.tensor([row for _, row in keys])
-        return Batch(self.preprocessing.normalize(pixels), torch.tensor(labels), rows)
+        if self.mixing is None:
+            return Batch(images, labels, rows)
+        images, second_labels, shares = self.mixing(images, labels, keys)
+        return Batch(images, labels, rows, second_labels, shares)
 
 
 class TrainingBatches(Sampler[list[Key]]):
@@ -101,6 +129,7 @@ class TrainingBatches(Sampler[list[Key]]):
         self.process = process
         self.num_processes = num_processes
         self.epoch = 0
+        self.start = 0
         if len(self) == 0:
             raise DatasetError(
                 f"{num_rows} training images do not fill one batch of {batch_size} on {num_processes} processes: "
@@ -112,7 +141,7 @@ class TrainingBatches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         permutation = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rows).tolist()
-        for step in range(len(self)):
+        for step in range(self.start, len(self)):
             start = (step * self.num_processes + self.process) * self.batch_size
             yield [(self.epoch, row) for row in permutation[start : start + self.batch_size]]
 
@@ -125,6 +154,7 @@ class EvaluationBatches(Sampler[list[Key]]):
 
     def __init__(self, num_rows: int, batch_size: int, process: int = 0, num_processes: int = 1) -> None:
         self.starts = range(0, num_rows, batch_size)[process::num_processes]
+        self.rounds = math.ceil(num_rows / batch_size / num_processes)  # batches of the process that has most
         self.num_rows = num_rows
         self.batch_size = batch_size
 
@@ -139,16 +169,28 @@ class EvaluationBatches(Sampler[list[Key]]):
 def make_loader(
     rows: datasets.Dataset,
     batches: TrainingBatches | EvaluationBatches,
-    preprocessing: Preprocessing,
-    augmentation: Augmentation | None = None,
+    collate: Collate,
+    *,
+    variant: str | None = None,
     num_workers: int = 0,
 ) -> DataLoader:
-    """A loader of what :class:`Collate` gives. Its workers persist: an epoch starts without starting processes."""
+    """A loader of what ``collate`` gives. Its workers persist: an epoch starts without starting processes.
+
+    Args:
+        variant: Changes every image, see :func:`train.variants.make_variant`.
+    """
     return DataLoader(
-        ResizedImages(rows, preprocessing),
+        ResizedImages(rows, collate.preprocessing, variant),
         batch_sampler=batches,
-        collate_fn=Collate(preprocessing, augmentation),
+        collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_parent,
     )
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and ``timeout`` reach the whole process group; workers must live until the step is finished and saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

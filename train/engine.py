@@ -1,7 +1,10 @@
-"""One epoch of training and one pass of evaluation, on any number of processes, with metrics that are exact."""
+"""One step of training and one pass of evaluation, on any number of processes, with metrics that are exact."""
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -17,96 +20,134 @@ from resnet_hub.errors import DatasetError
 from resnet_hub.metrics import ImageClassificationMetric
 from resnet_hub.modeling import ResNet
 from train.batches import Batch
-from train.optimization import set_learning_rate
+from train.watch import Watch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network said of every image of a split, sorted by row; all arrays are (N,).
+
+    Attributes:
+        rows: Positions in the split.
+        labels, predictions: Class indices.
+        scores: Probability of the predicted class, 0 to 1.
+        losses: Cross-entropy, in nats.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    predictions: np.ndarray
+    scores: np.ndarray
+    losses: np.ndarray
+
+    def metrics(self, num_classes: int) -> Metrics:
+        """Summed without rounding (``math.fsum``), so that the order of the images cannot show in the last digit."""
+        scores = ImageClassificationMetric(keep_in_memory=True).compute(
+            predictions=self.predictions, references=self.labels, num_classes=num_classes
+        )
+        return Metrics(loss=math.fsum(self.losses) / len(self.losses), **scores)
 
 
 class Tally:
-    """Losses and predictions of every image of a pass; kept on the device, so that no step waits for the host."""
+    """Collects predictions batch by batch; kept on the device, so that no step waits for the host."""
 
-    def __init__(self) -> None:
-        self.rows: list[Tensor] = []
-        self.losses: list[Tensor] = []
-        self.predictions: list[Tensor] = []
-        self.labels: list[Tensor] = []
+    def __init__(self, columns: Tensor | None = None) -> None:
+        """``columns``: of a :meth:`gather` before, to go on with."""
+        self._parts: list[Tensor] = [] if columns is None else [columns]
 
-    def add(self, batch: Batch, labels: Tensor, logits: Tensor, losses: Tensor) -> None:
-        """``labels`` (N,), ``logits`` (N, classes) and ``losses`` (N,), all on the same device."""
-        self.rows.append(batch.rows)
-        self.losses.append(losses.detach())
-        self.predictions.append(logits.detach().argmax(dim=1))
-        self.labels.append(labels)
+    @torch.no_grad()
+    def add(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        """``logits`` (N, classes) and ``losses`` (N,), on the batch's device."""
+        scores, predictions = logits.float().softmax(dim=1).max(dim=1)
+        columns = (batch.rows, batch.labels, predictions, scores, losses)
+        self._parts.append(torch.stack([column.double() for column in columns]))
 
-    def metrics(self, num_classes: int) -> Metrics:
-        """Over all processes, the same on each. Call it on every process.
+    def gather(self) -> Tensor:
+        """Everything that all processes have collected: float64 (5, N), the same on each. Call it on every process."""
+        mine = torch.cat([part.cpu() for part in self._parts], dim=1) if self._parts else torch.empty(5, 0).double()
+        everyone = torch.cat(gather_object([mine]), dim=1)
+        return everyone[:, everyone[0].argsort(stable=True)]
 
-        Sorted by row and summed without rounding (``math.fsum``), so that how the images were spread over processes
-        cannot show in the last digit.
-        """
-        columns = (self.rows, self.losses, self.predictions, self.labels)
-        mine = np.stack([torch.cat(column).double().cpu().numpy() for column in columns])
-        everyone = np.concatenate(gather_object([mine]), axis=1)
-        _, losses, predictions, labels = everyone[:, np.argsort(everyone[0])]
-        scores = ImageClassificationMetric(keep_in_memory=True).compute(
-            predictions=predictions.astype(np.int64), references=labels.astype(np.int64), num_classes=num_classes
-        )
-        return Metrics(loss=math.fsum(losses) / len(losses), **scores)
+    def predictions(self) -> Predictions:
+        """As :meth:`gather`, named."""
+        rows, labels, predictions, scores, losses = self.gather().numpy()
+        return Predictions(*(column.astype(np.int64) for column in (rows, labels, predictions)), scores, losses)
 
 
-def train_epoch(
+def train_step(
     accelerator: Accelerator,
     model: nn.Module,
-    loader: DataLoader,
     optimizer: torch.optim.Optimizer,
-    learning_rates: Sequence[float],
+    batches: Sequence[Batch],
     *,
     label_smoothing: float,
     max_grad_norm: float,
-    description: str,
-) -> Metrics:
-    """One pass over the training images, with one of ``learning_rates`` for each step.
+) -> list[tuple[Tensor, Tensor]]:
+    """One update of the weights by the mean gradient of ``batches``, however many they are.
 
     Returns:
-        Metrics of the images as they were when trained on, augmented; the loss is the one minimised, smoothed.
+        Logits (N, classes) and losses (N,) of each batch.
     """
-    model.train()
-    tally = Tally()
-    for batch, learning_rate in zip(progress(loader, description, accelerator), learning_rates, strict=True):
-        set_learning_rate(optimizer, learning_rate)
-        labels = batch.labels.to(accelerator.device, non_blocking=True)
-        logits = model(_to_device(batch.images, accelerator))
-        losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-        accelerator.backward(losses.mean())
-        if max_grad_norm > 0:
-            accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        tally.add(batch, labels, logits, losses)
-    network = accelerator.unwrap_model(model)
-    average_statistics(accelerator, network)
-    return tally.metrics(network.num_classes)
+    outputs = []
+    for i, batch in enumerate(batches):
+        is_last = i == len(batches) - 1
+        # Processes exchange gradients once an update, with the last of its batches.
+        with accelerator.no_sync(model) if not is_last else nullcontext():
+            logits = model(batch.images)
+            losses = loss_of(logits, batch, label_smoothing)
+            accelerator.backward(losses.mean() / len(batches))
+        outputs.append((logits.detach(), losses.detach()))
+    if max_grad_norm > 0:
+        accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return outputs
+
+
+def loss_of(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each image (N,); of a mixed one that of both labels in their shares."""
+    losses = F.cross_entropy(logits.float(), batch.labels, label_smoothing=label_smoothing, reduction="none")
+    if batch.shares is None:
+        return losses
+    others = F.cross_entropy(logits.float(), batch.second_labels, label_smoothing=label_smoothing, reduction="none")
+    return batch.shares * losses + (1 - batch.shares) * others
 
 
 @torch.no_grad()
-def evaluate(accelerator: Accelerator, model: ResNet, loader: DataLoader, *, description: str) -> Metrics:
-    """Metrics over every image of the loader's split, on any number of processes. Plain cross-entropy.
+def evaluate(
+    accelerator: Accelerator, model: ResNet, loader: DataLoader, *, description: str, watch: Watch | None = None
+) -> Predictions:
+    """What ``model`` says of every image of the loader's split, on any number of processes.
 
-    ``model`` is the bare network: a distributed wrapper would wait for processes that have one batch less.
+    Args:
+        model: The bare network: a distributed wrapper would wait for processes that have one batch less.
+        loader: Of :class:`train.batches.EvaluationBatches`.
+        watch: Asked after every batch whether to stop.
     """
     model.eval()
     tally = Tally()
-    for batch in progress(loader, description, accelerator):
-        labels = batch.labels.to(accelerator.device, non_blocking=True)
-        logits = model(_to_device(batch.images, accelerator)).float()
-        tally.add(batch, labels, logits, F.cross_entropy(logits, labels, reduction="none"))
-    return tally.metrics(model.num_classes)
+    batches = progress(loader, description, accelerator)
+    # As many rounds on every process, of which some have a batch less: the watch needs all of them in each.
+    for batch, _ in zip_longest(batches, range(loader.batch_sampler.rounds)):
+        if batch is not None:
+            batch = batch.to(accelerator.device)
+            logits = model(batch.images)
+            tally.add(batch, logits, loss_of(logits, batch))
+        if watch is not None:
+            watch.look()
+    return tally.predictions()
 
 
 def average_statistics(accelerator: Accelerator, model: nn.Module) -> None:
     """The mean of the processes' BatchNorm statistics, on each: all have seen different images, all must be equal."""
     if accelerator.num_processes > 1:
-        for name, buffer in model.named_buffers():
-            if "running_" in name:
-                buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
+        for buffer in statistics_of(model).values():
+            buffer.copy_(accelerator.reduce(buffer, reduction="mean"))
+
+
+def statistics_of(model: nn.Module) -> dict[str, Tensor]:
+    """BatchNorm's running means and variances by name: what differs between processes while an epoch is under way."""
+    return {name: buffer for name, buffer in model.named_buffers() if "running_" in name}
 
 
 def progress(loader: DataLoader, description: str, accelerator: Accelerator) -> Iterator[Batch]:
@@ -120,8 +161,3 @@ def progress(loader: DataLoader, description: str, accelerator: Accelerator) -> 
         if isinstance(batch, DatasetError):
             raise batch
         yield batch
-
-
-def _to_device(images: Tensor, accelerator: Accelerator) -> Tensor:
-    # In channels-last order, which is how convolutions are fastest on tensor cores and in oneDNN.
-    return images.to(accelerator.device, non_blocking=True, memory_format=torch.channels_last)

@@ -7,10 +7,10 @@
 Without arguments it trains on SIGNS where that is found, else on hands drawn by code.
 """
 
-import math
+import os
 import sys
-import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 # The script runs from a checkout, from any directory, without being installed. Its own folder goes from the path:
@@ -18,122 +18,135 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, disable_progress_bars
-from torch.utils.data import DataLoader
 
 from resnet_hub import ResNetForImageClassification, ResNetHubError
-from resnet_hub.checkpoint import WEIGHTS_NAME, Epoch, Metrics, Result, TrainingRecord
-from resnet_hub.errors import ConfigurationError, TrainingError
-from train.augmentation import Augmentation
-from train.batches import EvaluationBatches, TrainingBatches, make_loader
+from resnet_hub.checkpoint import TRAINING_NAME, WEIGHTS_NAME, Result, TrainingRecord, read_training_record
+from resnet_hub.errors import ConfigurationError
+from train.batches import Collate, EvaluationBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
-from train.engine import evaluate, train_epoch
+from train.engine import Predictions, evaluate
 from train.environment import choose_mixed_precision, commit, hardware, share_cores, versions
-from train.optimization import learning_rate_at, make_optimizer
+from train.initialization import load_initial_weights
+from train.states import State, find_states, load_newest_state, remove_leftovers, remove_states
+from train.tracking import start_tracking
+from train.trainer import Trainer
+from train.variants import BACKGROUND_VARIANTS, VARIANTS
+from train.watch import Interrupted, Watch
 
 
-def main(config: TrainingConfig) -> None:
-    """The story: data, model, train and keep the best epoch, test that one once."""
+def main(config: TrainingConfig) -> int:
+    """The story: data, model, train and keep the best epoch, test that one once. Returns the exit code."""
     accelerator = make_accelerator(config)
     if not sys.stderr.isatty():
         disable_progress_bars()  # of ``datasets``, which would fill a log file
     data = load_training_data(config, accelerator)
     output_dir = choose_output_dir(config, data.name, accelerator)
-    set_seed(config.seed)
+    state = find_state(config, output_dir, accelerator)
+    if state is None and is_finished(output_dir) and config.resume_from_checkpoint:
+        accelerator.print(f"{output_dir} is a finished run: nothing to go on with")
+        return 0
+    set_seed(config.seed, deterministic=config.deterministic)
     model = make_model(config, data.label_names)
     record = start_record(config, data, accelerator)
-    fit(accelerator, model, data, config, record, output_dir)
-    accelerator.wait_for_everyone()  # until the main process has saved the last improvement
-    test(accelerator, data, config, record, output_dir)
+    trainer = Trainer(accelerator, model, data, config, record, output_dir)
+    if state is not None:
+        trainer.restore(state)
+    start_tracking(accelerator, config, output_dir)
+    announce(trainer, data)
+    with Watch(accelerator) as watch:
+        try:
+            trainer.fit(watch)
+            accelerator.wait_for_everyone()  # until the main process has saved the last improvement
+            test(accelerator, data, config, record, output_dir, watch)
+        except Interrupted as interruption:
+            trainer.save_state()
+            accelerator.print(
+                f"{interruption} in epoch {trainer.epoch}, after step {trainer.step} of "
+                f"{trainer.learning_rate.num_steps}: saved. Go on with: train/train.py --resume_from_checkpoint "
+                f"{output_dir}"
+            )
+            return interruption.exit_code
+    if accelerator.is_main_process:
+        remove_states(output_dir)
     accelerator.print(f"saved {output_dir}; serve it with: python app.py --model {output_dir}")
     accelerator.end_training()
+    return 0
 
 
-def fit(
+def announce(trainer: Trainer, data: TrainingData) -> None:
+    images = f"{len(data.train):,} images of {' and '.join(data.datasets)}"
+    where = ", ".join(f"{key} {value}" for key, value in trainer.record["hardware"].items())
+    begin = f"from step {trainer.step} " if trainer.step else ""
+    trainer.accelerator.print(
+        f"{trainer.config.model_name} {begin}on {images}, {trainer.steps_per_epoch} steps an epoch, {where} -> "
+        f"{trainer.output_dir}"
+    )
+
+
+def test(
     accelerator: Accelerator,
-    model: ResNetForImageClassification,
     data: TrainingData,
     config: TrainingConfig,
     record: TrainingRecord,
     output_dir: Path,
-) -> None:
-    """Train; after every epoch that is the best on validation so far, save the checkpoint folder."""
-    train_rows = data.train
-    batches = TrainingBatches(
-        len(train_rows),
-        config.per_device_train_batch_size,
-        config.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    train_loader = make_loader(
-        train_rows, batches, model.preprocessing, make_augmentation(config), config.dataloader_num_workers
-    )
-    validation_loader = evaluation_loader(data.validation, model, config, accelerator)
-    optimizer = make_optimizer(model, config.learning_rate, config.weight_decay)
-    network, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.print(
-        f"{config.model_name} on {len(train_rows):,} images of {' and '.join(data.datasets)}, {len(batches)} steps an "
-        f"epoch, {', '.join(f'{key} {value}' for key, value in record['hardware'].items())} -> {output_dir}"
-    )
-
-    num_steps = config.num_train_epochs * len(batches)
-    for epoch in range(1, config.num_train_epochs + 1):
-        start = time.perf_counter()
-        batches.epoch = epoch
-        steps_before = (epoch - 1) * len(batches)
-        learning_rates = [
-            learning_rate_at(steps_before + step, num_steps, config.learning_rate, config.warmup_ratio)
-            for step in range(len(batches))
-        ]
-        train_metrics = train_epoch(
-            accelerator,
-            network,
-            train_loader,
-            optimizer,
-            learning_rates,
-            label_smoothing=config.label_smoothing_factor,
-            max_grad_norm=config.max_grad_norm,
-            description=f"epoch {epoch}/{config.num_train_epochs}",
-        )
-        if not math.isfinite(train_metrics["loss"]):
-            raise TrainingError(
-                f"the loss became {train_metrics['loss']} in epoch {epoch}: lower --learning_rate (it peaks at "
-                f"{config.learning_rate}) and start again"
-            )
-        validation = evaluate(accelerator, model, validation_loader, description="validation")
-        line = Epoch(
-            epoch=epoch,
-            learning_rate=learning_rates[-1],
-            train=without_matrix(train_metrics),
-            validation=without_matrix(validation),
-            seconds=round(time.perf_counter() - start, 2),
-        )
-        record["history"].append(line)
-        improved = is_best(record["history"])
-        if improved:
-            record["best_epoch"] = epoch
-            record["results"] = [Result(dataset=data.describe()[0]["name"], split="validation", **validation)]
-            save(accelerator, model, record, output_dir, config.save_dtype)
-        print_epoch(accelerator, line, improved)
-
-
-def test(
-    accelerator: Accelerator, data: TrainingData, config: TrainingConfig, record: TrainingRecord, output_dir: Path
+    watch: Watch,
 ) -> None:
     """Look at the test images, once, with the best epoch, read from the saved files: what users will load."""
     best = ResNetForImageClassification.from_pretrained(output_dir, map_location=accelerator.device)
+    best.to(memory_format=torch.channels_last)
+
+    def measure(rows: Dataset, dataset: str, split: str, variant: str | None = None) -> Result:
+        metrics = predict(accelerator, best, rows, config, watch, variant).metrics(best.num_classes)
+        if variant is None:
+            return Result(dataset=dataset, split=split, **metrics)
+        del metrics["confusion_matrix"]  # one per split is enough
+        return Result(dataset=dataset, split=split, variant=variant, **metrics)
+
+    # Of a run that was interrupted here only the validation result is there yet.
+    results = [result for result in record["results"] if result["split"] == "validation" and "variant" not in result]
     for dataset, rows in zip(record["datasets"], data.tests.values(), strict=True):
-        metrics = evaluate(accelerator, best, evaluation_loader(rows, best, config, accelerator), description="test")
-        record["results"].append(Result(dataset=dataset["name"], split="test", **metrics))
+        results.append(result := measure(rows, dataset["name"], "test"))
         accelerator.print(
-            f"test on {dataset['name']}: accuracy {metrics['accuracy']:.4f}, macro-F1 {metrics['macro_f1']:.4f}, loss "
-            f"{metrics['loss']:.4f} ({metrics['num_images']:,} images, weights of epoch {record['best_epoch']})"
+            f"test on {dataset['name']}: accuracy {result['accuracy']:.4f}, macro-F1 {result['macro_f1']:.4f}, loss "
+            f"{result['loss']:.4f} ({result['num_images']:,} images, weights of epoch {record['best_epoch']})"
         )
-    save(accelerator, best, record, output_dir, config.save_dtype)
+    if config.measure_variants:
+        splits = {"test": data.tests[data.name]}
+        if not config.train_on_validation:
+            splits = {"validation": data.validation} | splits
+        for split, rows in splits.items():
+            for variant in [*VARIANTS, *(BACKGROUND_VARIANTS if config.background_replacement > 0 else ())]:
+                results.append(result := measure(rows, record["datasets"][0]["name"], split, variant))
+                accelerator.print(f"{split}, {variant}: accuracy {result['accuracy']:.4f}")
+    record["results"] = results
+    if accelerator.is_main_process:
+        best.training_record = record
+        best.save_pretrained(output_dir, dtype=getattr(torch, config.save_dtype))
+
+
+def predict(
+    accelerator: Accelerator,
+    model: ResNetForImageClassification,
+    rows: Dataset,
+    config: TrainingConfig,
+    watch: Watch,
+    variant: str | None = None,
+) -> Predictions:
+    processes = (accelerator.process_index, accelerator.num_processes)
+    loader = make_loader(
+        rows,
+        EvaluationBatches(len(rows), config.per_device_eval_batch_size, *processes),
+        Collate(model.preprocessing),
+        variant=variant,
+        num_workers=config.dataloader_num_workers,
+    )
+    predictions = evaluate(accelerator, model, loader, description=variant or "test", watch=watch)
+    watch.settle()
+    return predictions
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -143,12 +156,19 @@ def test(
 def make_accelerator(config: TrainingConfig) -> Accelerator:
     # The name that replaces it is not in torch 2.11 yet, nor in Accelerate.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.autograd.set_detect_anomaly(config.detect_anomaly)
     accelerator = Accelerator(
         mixed_precision=choose_mixed_precision(config.mixed_precision),
         # Not told so, Accelerate takes the processes that torchrun starts on a machine without GPU for strangers.
         cpu=not torch.accelerator.is_available(),
-        # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # The others wait while the main process checks the data or saves; a process that died is noticed at once.
+            InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
+        ],
     )
     share_cores(accelerator)
     return accelerator
@@ -156,17 +176,54 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
 
 def choose_output_dir(config: TrainingConfig, dataset_name: str, accelerator: Accelerator) -> Path:
     """Never one that holds a checkpoint already, unless told so. The main process chooses for all."""
+    resumes = config.resume_from_checkpoint
+    if resumes not in (None, "auto"):
+        return Path(resumes)
     if config.output_dir is None:
         base = Path("runs") / f"{Path(dataset_name).name}-{config.model_name}"
         candidates = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 10_000))]
-        choice = [next(folder for folder in candidates if not folder.exists())]
+        unfinished = [folder for folder in candidates if find_states(folder)] if resumes == "auto" else []
+        choice = [unfinished[-1] if unfinished else next(folder for folder in candidates if not folder.exists())]
         return broadcast_object_list(choice)[0]
-    if (config.output_dir / WEIGHTS_NAME).exists() and not config.overwrite_output_dir:
-        raise ConfigurationError(
-            f"{config.output_dir} holds a checkpoint already: choose another --output_dir, or add "
-            "--overwrite_output_dir True"
-        )
+    if resumes is None and not config.overwrite_output_dir:
+        if find_states(config.output_dir):
+            raise ConfigurationError(
+                f"{config.output_dir} holds an unfinished run: go on with --resume_from_checkpoint auto, choose "
+                "another --output_dir, or add --overwrite_output_dir True"
+            )
+        if (config.output_dir / WEIGHTS_NAME).exists():
+            raise ConfigurationError(
+                f"{config.output_dir} holds a checkpoint already: choose another --output_dir, or add "
+                "--overwrite_output_dir True"
+            )
     return config.output_dir
+
+
+def find_state(config: TrainingConfig, output_dir: Path, accelerator: Accelerator) -> State | None:
+    """What the run goes on from, None for a new one; read by the main process, which may have the only disk."""
+    resumes = config.resume_from_checkpoint
+    state = None
+    if accelerator.is_main_process:
+        remove_leftovers(output_dir)
+        if resumes is None:
+            remove_states(output_dir)
+        else:
+            state = load_newest_state(output_dir)
+    state = broadcast_object_list([state])[0]
+    if state is None and resumes not in (None, "auto") and not is_finished(output_dir):
+        raise ConfigurationError(
+            f"{resumes} holds no state to go on from: give the folder of an unfinished run, or leave "
+            "--resume_from_checkpoint out to start anew"
+        )
+    return state
+
+
+def is_finished(output_dir: Path) -> bool:
+    """Whether a run in this folder has been tested, its last act."""
+    if not (output_dir / TRAINING_NAME).exists():
+        return False
+    record = read_training_record(output_dir)
+    return any(result["split"] == "test" for result in record["results"])
 
 
 def make_model(config: TrainingConfig, label_names: list[str]) -> ResNetForImageClassification:
@@ -177,26 +234,9 @@ def make_model(config: TrainingConfig, label_names: list[str]) -> ResNetForImage
         image_size=config.image_size,
         **{name: value for name, value in sizes.items() if value is not None},
     )
+    if config.init_from is not None:
+        load_initial_weights(model, config.init_from)
     return model.to(memory_format=torch.channels_last)
-
-
-def make_augmentation(config: TrainingConfig) -> Augmentation:
-    return Augmentation(
-        seed=config.seed,
-        horizontal_flip=config.horizontal_flip,
-        rotation=config.rotation,
-        scale=config.scale,
-        translation=config.translation,
-        color_jitter=config.color_jitter,
-    )
-
-
-def evaluation_loader(
-    rows: Dataset, model: ResNetForImageClassification, config: TrainingConfig, accelerator: Accelerator
-) -> DataLoader:
-    processes = (accelerator.process_index, accelerator.num_processes)
-    batches = EvaluationBatches(len(rows), config.per_device_eval_batch_size, *processes)
-    return make_loader(rows, batches, model.preprocessing, num_workers=config.dataloader_num_workers)
 
 
 def start_record(config: TrainingConfig, data: TrainingData, accelerator: Accelerator) -> TrainingRecord:
@@ -213,42 +253,12 @@ def start_record(config: TrainingConfig, data: TrainingData, accelerator: Accele
     )
 
 
-def is_best(history: list[Epoch]) -> bool:
-    """By validation accuracy; of two alike, as small validation sets give them, the one with the lower loss."""
-    ranks = [(line["validation"]["accuracy"], -line["validation"]["loss"]) for line in history]
-    return ranks[-1] > max(ranks[:-1], default=(-1.0, 0.0))
-
-
-def without_matrix(metrics: Metrics) -> Metrics:
-    """For the history, where a matrix per epoch would drown the curves."""
-    return {key: value for key, value in metrics.items() if key != "confusion_matrix"}
-
-
-def save(
-    accelerator: Accelerator,
-    model: ResNetForImageClassification,
-    record: TrainingRecord,
-    output_dir: Path,
-    dtype: str,
-) -> None:
-    if accelerator.is_main_process:
-        model.training_record = record
-        model.save_pretrained(output_dir, dtype=getattr(torch, dtype))
-
-
-def print_epoch(accelerator: Accelerator, line: Epoch, improved: bool) -> None:
-    parts = [
-        f"{split} loss {line[split]['loss']:.4f} accuracy {line[split]['accuracy']:.4f} "
-        f"macro-F1 {line[split]['macro_f1']:.4f}"
-        for split in ("train", "validation")
-    ]
-    best = " (best)" if improved else ""
-    accelerator.print(f"epoch {line['epoch']}: {' | '.join(parts)}{best} | {line['seconds']:.1f} s")
-
-
 if __name__ == "__main__":
     try:
-        main(parse_config())
+        sys.exit(main(parse_config()))
     except ResNetHubError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted before the first step: there is nothing to save", file=sys.stderr)
+        sys.exit(130)

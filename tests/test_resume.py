@@ -1,0 +1,329 @@
+"""A run that was interrupted, however and wherever, ends as one that was not: to the last bit."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_runs import QUICK, SCRIPT, TORCHRUN, environment, launch, options_of, record_of
+
+from resnet_hub.errors import CheckpointError, ConfigurationError
+from train import engine, states
+from train.config import TrainingConfig
+from train.train import main
+from train.trainer import Trainer
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(colors, monkeypatch) -> Iterator[Run]:
+    """``run(folder, stop_at=None, **options)``: train in this process; its exit code.
+
+    With ``stop_at=(Trainer method, n)`` SIGTERM arrives just before that method's n-th call.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def run(folder: Path, stop_at: tuple[str, int] | None = None, **options: Any) -> int:
+        config = TrainingConfig(**(QUICK | {"dataset_name": str(colors), "output_dir": folder} | options))
+        with monkeypatch.context() as patch:
+            if stop_at is not None:
+                patch.setattr(Trainer, stop_at[0], _raising_sigterm(getattr(Trainer, stop_at[0]), stop_at[1]))
+            return main(config)
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def _raising_sigterm(method: Callable[..., Any], at_call: int) -> Callable[..., Any]:
+    calls = 0
+
+    def wrapped(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at_call:
+            signal.raise_signal(signal.SIGTERM)
+        return method(*arguments)
+
+    return wrapped
+
+
+def result_of(folder: Path) -> tuple[bytes, dict[str, Any]]:
+    """Everything that a run leaves, less what its clock said."""
+    record = record_of(folder)
+    for line in record["history"]:
+        del line["seconds"]
+    return (folder / "model.safetensors").read_bytes(), record
+
+
+PLAIN = {}
+#: An accumulation that does not divide the 15 batches, every other thing that has a state, and a stop before the end.
+RICH = {
+    "gradient_accumulation_steps": 4,
+    "ema_decay": 0.9,
+    "optim": "sgd",
+    "learning_rate": 0.05,
+    "mixup_alpha": 0.2,
+    "save_top_k": 2,
+    "num_train_epochs": 6,
+    "early_stopping_patience": 2,
+    "early_stopping_min_delta": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(colors, tmp_path_factory) -> Callable[[dict[str, Any]], Path]:
+    """The folder of a run with these options, which is made once."""
+    folders: dict[str, Path] = {}
+
+    def get(options: dict[str, Any]) -> Path:
+        key = json.dumps(options, sort_keys=True)
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("uninterrupted") / "run"
+            config = QUICK | {"dataset_name": str(colors), "output_dir": folders[key]} | options
+            assert main(TrainingConfig(**config)) == 0
+        return folders[key]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("options", "stop_at"),
+    [
+        (PLAIN, ("_update", 1)),
+        (PLAIN, ("_update", 8)),  # in the middle of the first epoch
+        (PLAIN, ("_update", 15)),  # in its last step
+        (PLAIN, ("_update", 24)),
+        (PLAIN, ("_validate", 2)),
+        (PLAIN, ("_finish_epoch", 1)),
+        (RICH, ("_update", 2)),
+        (RICH, ("_update", 7)),
+        (RICH, ("_validate", 3)),  # while the patience is being counted
+    ],
+)
+def test_interrupted_equals_uninterrupted(run, uninterrupted, tmp_path, capsys, options, stop_at):
+    folder = tmp_path / "run"
+    assert run(folder, stop_at, **options) == 128 + signal.SIGTERM
+    assert f"--resume_from_checkpoint {folder}" in capsys.readouterr().out
+    assert run(folder, resume_from_checkpoint="auto", **options) == 0
+    expected = uninterrupted(options)
+    assert result_of(folder) == result_of(expected)
+    for name in ("top_k", "states"):
+        assert sorted(f.name for f in folder.glob(f"{name}/*")) == sorted(f.name for f in expected.glob(f"{name}/*"))
+    assert not (folder / "states").exists()  # a finished run needs none
+
+
+def test_early_stopping_was_part_of_the_comparison(uninterrupted):
+    history = record_of(uninterrupted(RICH))["history"]
+    assert len(history) == 3 < RICH["num_train_epochs"]
+
+
+def test_a_resumed_run_may_use_other_workers(run, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    run(folder, ("_update", 20))
+    assert run(folder, resume_from_checkpoint="auto", dataloader_num_workers=2) == 0
+    assert result_of(folder) == result_of(uninterrupted(PLAIN))
+
+
+def test_an_interruption_of_the_test_repeats_nothing(run, uninterrupted, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        # The fourth pass over a split, after three of validation, is the test.
+        patch.setattr("train.train.evaluate", _raising_sigterm_in_evaluate())
+        assert run(folder) == 128 + signal.SIGTERM
+    assert run(folder, resume_from_checkpoint="auto") == 0
+    assert result_of(folder) == result_of(uninterrupted(PLAIN))
+
+
+def _raising_sigterm_in_evaluate() -> Callable[..., engine.Predictions]:
+    def wrapped(*arguments: Any, **options: Any) -> engine.Predictions:
+        signal.raise_signal(signal.SIGTERM)
+        return engine.evaluate(*arguments, **options)
+
+    return wrapped
+
+
+def test_states_are_saved_every_so_many_steps_and_the_newest_are_kept(run, tmp_path):
+    folder = tmp_path / "run"
+    run(folder, ("_update", 23), save_strategy="steps", save_steps=4, save_total_limit=2)
+    names = [state.name for state in states.find_states(folder)]
+    assert names == ["step-00000020", "step-00000023"] or names == ["step-00000020", "step-00000024"]
+
+
+def test_a_damaged_state_is_passed_over(run, uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "run"
+    run(folder, ("_update", 20), save_total_limit=5)
+    newest = states.find_states(folder)[-1]
+    content = (newest / states.TENSORS_NAME).read_bytes()
+    (newest / states.TENSORS_NAME).write_bytes(content[: len(content) // 2])
+    assert run(folder, resume_from_checkpoint="auto") == 0
+    assert f"{newest} cannot be read" in capsys.readouterr().out
+    assert result_of(folder) == result_of(uninterrupted(PLAIN))
+
+
+def test_half_written_folders_of_a_killed_process_go_away(run, tmp_path):
+    folder = tmp_path / "run"
+    run(folder, ("_update", 3))
+    leftovers = [tmp_path / ".run-abc.tmp", folder / "states" / ".step-00000009-abc.tmp"]
+    for leftover in leftovers:
+        leftover.mkdir()
+    run(folder, ("_update", 3), resume_from_checkpoint="auto")
+    assert not any(leftover.exists() for leftover in leftovers)
+
+
+def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_not_resumed(run, uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "run"
+    run(folder, ("_update", 3))
+    with pytest.raises(ConfigurationError, match="holds an unfinished run: go on with --resume_from_checkpoint auto"):
+        run(folder)
+    with pytest.raises(ConfigurationError, match=r"cannot go on with these: --seed was 42, is 7\. Choose another"):
+        run(folder, resume_from_checkpoint="auto", seed=7)
+    with pytest.raises(ConfigurationError, match="holds no state to go on from"):
+        run(tmp_path / "none", resume_from_checkpoint=str(tmp_path / "none"))
+    capsys.readouterr()
+    assert run(uninterrupted(PLAIN), resume_from_checkpoint="auto") == 0
+    assert "is a finished run: nothing to go on with" in capsys.readouterr().out
+
+
+def test_the_same_images_per_update_may_be_cut_otherwise(run, tmp_path):
+    """What a machine with less memory needs; the statistics of smaller batches are not the same ones."""
+    folder = tmp_path / "run"
+    run(folder, ("_update", 20))
+    with pytest.raises(ConfigurationError, match="images per update were 8, are 4 "):
+        run(folder, resume_from_checkpoint="auto", per_device_train_batch_size=4)
+    smaller = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    assert run(folder, resume_from_checkpoint="auto", **smaller) == 0
+    assert [line["epoch"] for line in record_of(folder)["history"]] == [1, 2, 3]
+
+
+def test_a_full_disk_is_named_and_earlier_states_stay(run, tmp_path):
+    folder = tmp_path / "run"
+    run(folder, ("_update", 20), save_total_limit=5)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))  # no file can grow beyond this
+    try:
+        with pytest.raises(CheckpointError, match=r"failed .* (make room|is unchanged)"):
+            run(folder, resume_from_checkpoint="auto", save_total_limit=5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As users and machines do it: with processes that are signalled and killed
+
+
+def start(*command: object, cwd: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_line(process: subprocess.Popen, text: str) -> str:
+    """Read what ``process`` prints until ``text`` comes; all that it printed."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def test_sigterm_is_answered_with_the_line_that_goes_on(colors, uninterrupted, tmp_path):
+    process = start(sys.executable, SCRIPT, *options_of(dataset_name=colors, output_dir="run"), cwd=tmp_path)
+    wait_for_line(process, "epoch 1:")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in output
+    assert "SIGTERM in epoch" in output
+    launch(sys.executable, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
+    assert result_of(tmp_path / "run") == result_of(uninterrupted(PLAIN))
+
+
+def test_ctrl_c_reaches_the_whole_group_and_workers_live_until_the_step_is_saved(colors, uninterrupted, tmp_path):
+    options = options_of(dataset_name=colors, output_dir="run", dataloader_num_workers=2)
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), *options],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_line(process, "epoch 1:")
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in output
+    launch(sys.executable, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
+    assert result_of(tmp_path / "run") == result_of(uninterrupted(PLAIN))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_equals_uninterrupted(colors, uninterrupted, tmp_path):
+    """20 times ``kill -9``, with states saved so often that some hit a save."""
+    often = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 40}
+    expected = uninterrupted(often)
+    command = [sys.executable, SCRIPT, *options_of(dataset_name=colors, output_dir="run", **often)]
+    rng = random.Random(0)
+    for _ in range(20):
+        process = start(*command, "--resume_from_checkpoint", "auto", cwd=tmp_path)
+        wait_for_line(process, "steps an epoch")
+        time.sleep(rng.uniform(0, 0.35))
+        process.kill()
+        process.communicate()
+    launch(*command, "--resume_from_checkpoint", "auto", cwd=tmp_path)
+    assert result_of(tmp_path / "run") == result_of(expected)
+
+
+def test_two_processes_stop_together_and_go_on_exactly(colors, tmp_path):
+    options = {"dataset_name": colors, "num_train_epochs": 8}
+    launch(*TORCHRUN, SCRIPT, *options_of(output_dir="whole", **options), cwd=tmp_path)
+    process = start(*TORCHRUN, SCRIPT, *options_of(output_dir="run", **options), cwd=tmp_path)
+    wait_for_line(process, "epoch 2:")
+    worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[-1])
+    os.kill(worker, signal.SIGTERM)  # one of the two: the other must learn of it
+    output, _ = process.communicate(timeout=90)
+    assert "SIGTERM in epoch" in output
+    launch(*TORCHRUN, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
+    assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
+
+
+def test_both_processes_end_with_equal_weights(colors, tmp_path):
+    """Rank 1 saves nothing, so it is asked to write its weights down."""
+    script = tmp_path / "both.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parents[1])!r}); sys.argv[0] = {str(SCRIPT)!r}\n"
+        "import train.train as script, train.trainer as trainer\n"
+        "from safetensors.torch import save_file\n"
+        "fit = trainer.Trainer.fit\n"
+        "def fit_and_save(self, watch):\n"
+        "    fit(self, watch)\n"
+        "    weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}\n"
+        "    save_file(weights, f'rank{self.accelerator.process_index}.safetensors')\n"
+        "trainer.Trainer.fit = fit_and_save\n"
+        "script.main(script.parse_config(sys.argv[1:]))\n"
+    )
+    launch(*TORCHRUN, script, *options_of(dataset_name=colors, output_dir="run"), cwd=tmp_path)
+    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name

@@ -1,0 +1,76 @@
+"""What the tests of whole training runs share: three classes that a tiny network learns in a second or two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image
+
+SCRIPT = Path(__file__).resolve().parents[1] / "train" / "train.py"
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+NAMES = ["red", "green", "blue"]
+#: Two seconds of training.
+QUICK: dict[str, Any] = {
+    "layers": (1, 1, 1, 1),
+    "channels": (8, 8, 8, 8),
+    "image_size": 32,
+    "num_train_epochs": 3,
+    "learning_rate": 0.01,
+    "mixed_precision": "no",
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 4,
+    "dataloader_num_workers": 0,
+}
+
+
+#: The 71 test images fill neither a batch nor two processes evenly.
+SPLITS = {"train": 120, "validation": 23, "test": 71}
+
+
+def write_colors(folder: Path, splits: dict[str, int] = SPLITS) -> None:
+    """A dataset folder of noisy pictures, each mainly red, green or blue."""
+    (folder / "data").mkdir(parents=True)
+    for seed, (split, num) in enumerate(splits.items()):
+        rng = np.random.default_rng(seed)
+        labels = [i % 3 for i in range(num)]
+        pixels = rng.integers(0, 160, (num, 20, 20, 3))
+        for picture, label in zip(pixels, labels, strict=True):
+            picture[..., label] += 60
+        features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES))
+        images = [Image.fromarray(picture.astype(np.uint8)) for picture in pixels]
+        rows = datasets.Dataset.from_dict({"image": images, "label": labels}, features)
+        rows.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+
+
+def options_of(**options: Any) -> list[str]:
+    """A command line of :data:`QUICK` with ``options`` over it; None leaves one out."""
+    arguments = []
+    for name, value in (QUICK | options).items():
+        if value is not None:
+            arguments += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return arguments
+
+
+def launch(*command: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess:
+    """Run to the end, without the data that this machine may have."""
+    result = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    if check:
+        assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def environment() -> dict[str, str]:
+    """One thread: more do not help so small a network, and wait for each other where something else runs."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("RESNET_HUB_DATA", "RESNET_HUB_SIGNS")}
+    return kept | {"OMP_NUM_THREADS": "1"}
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "training.json").read_text())
