@@ -281,6 +281,19 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def write_atomically(file: Path) -> Iterator[Path]:
+    """A temporary name beside ``file``, which becomes ``file`` when the block ends without error."""
+    temporary = file.with_name(f".{file.name}-{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        finish_file(temporary)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def finish_file(file: Path) -> None:
     """Readable as any new file is (safetensors writes for the owner alone), and on the disk before it is renamed.
 

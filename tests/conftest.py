@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from training_runs import write_colors
+import training_runs
 
 from resnet_hub import ResNetForSigns
 from resnet_hub.checkpoint import TrainingRecord
@@ -42,8 +42,16 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder to train on in seconds, see ``training_runs``."""
     folder = tmp_path_factory.mktemp("data") / "colors"
-    write_colors(folder)
+    training_runs.write_colors(folder)
     return folder
+
+
+@pytest.fixture
+def train_here(colors: Path) -> Callable[..., int]:
+    """``train_here(folder, stop_at=None, **options)``: train on ``colors`` in this process; the exit code."""
+    return lambda folder, stop_at=None, **options: training_runs.train_here(
+        stop_at=stop_at, **({"dataset_name": str(colors), "output_dir": folder} | options)
+    )
 
 
 @pytest.fixture

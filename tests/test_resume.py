@@ -8,55 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import training_runs
 from safetensors.torch import load_file
-from training_runs import QUICK, SCRIPT, TORCHRUN, environment, launch, options_of, record_of
+from training_runs import SCRIPT, TORCHRUN, environment, launch, options_of, record_of
 
 from resnet_hub.errors import CheckpointError, ConfigurationError
 from train import engine, states
-from train.config import TrainingConfig
-from train.train import main
-from train.trainer import Trainer
-
-Run = Callable[..., int]
-
-
-@pytest.fixture
-def run(colors, monkeypatch) -> Iterator[Run]:
-    """``run(folder, stop_at=None, **options)``: train in this process; its exit code.
-
-    With ``stop_at=(Trainer method, n)`` SIGTERM arrives just before that method's n-th call.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-
-    def run(folder: Path, stop_at: tuple[str, int] | None = None, **options: Any) -> int:
-        config = TrainingConfig(**(QUICK | {"dataset_name": str(colors), "output_dir": folder} | options))
-        with monkeypatch.context() as patch:
-            if stop_at is not None:
-                patch.setattr(Trainer, stop_at[0], _raising_sigterm(getattr(Trainer, stop_at[0]), stop_at[1]))
-            return main(config)
-
-    yield run
-    torch.set_num_threads(threads)
-
-
-def _raising_sigterm(method: Callable[..., Any], at_call: int) -> Callable[..., Any]:
-    calls = 0
-
-    def wrapped(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == at_call:
-            signal.raise_signal(signal.SIGTERM)
-        return method(*arguments)
-
-    return wrapped
 
 
 def result_of(folder: Path) -> tuple[bytes, dict[str, Any]]:
@@ -91,8 +54,8 @@ def uninterrupted(colors, tmp_path_factory) -> Callable[[dict[str, Any]], Path]:
         key = json.dumps(options, sort_keys=True)
         if key not in folders:
             folders[key] = tmp_path_factory.mktemp("uninterrupted") / "run"
-            config = QUICK | {"dataset_name": str(colors), "output_dir": folders[key]} | options
-            assert main(TrainingConfig(**config)) == 0
+            everything = {"dataset_name": str(colors), "output_dir": folders[key]} | options
+            assert training_runs.train_here(**everything) == 0
         return folders[key]
 
     return get
@@ -112,11 +75,11 @@ def uninterrupted(colors, tmp_path_factory) -> Callable[[dict[str, Any]], Path]:
         (RICH, ("_validate", 3)),  # while the patience is being counted
     ],
 )
-def test_interrupted_equals_uninterrupted(run, uninterrupted, tmp_path, capsys, options, stop_at):
+def test_interrupted_equals_uninterrupted(train_here, uninterrupted, tmp_path, capsys, options, stop_at):
     folder = tmp_path / "run"
-    assert run(folder, stop_at, **options) == 128 + signal.SIGTERM
+    assert train_here(folder, stop_at, **options) == 128 + signal.SIGTERM
     assert f"--resume_from_checkpoint {folder}" in capsys.readouterr().out
-    assert run(folder, resume_from_checkpoint="auto", **options) == 0
+    assert train_here(folder, resume_from_checkpoint="auto", **options) == 0
     expected = uninterrupted(options)
     assert result_of(folder) == result_of(expected)
     for name in ("top_k", "states"):
@@ -129,20 +92,20 @@ def test_early_stopping_was_part_of_the_comparison(uninterrupted):
     assert len(history) == 3 < RICH["num_train_epochs"]
 
 
-def test_a_resumed_run_may_use_other_workers(run, uninterrupted, tmp_path):
+def test_a_resumed_run_may_use_other_workers(train_here, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    run(folder, ("_update", 20))
-    assert run(folder, resume_from_checkpoint="auto", dataloader_num_workers=2) == 0
+    train_here(folder, ("_update", 20))
+    assert train_here(folder, resume_from_checkpoint="auto", dataloader_num_workers=2) == 0
     assert result_of(folder) == result_of(uninterrupted(PLAIN))
 
 
-def test_an_interruption_of_the_test_repeats_nothing(run, uninterrupted, tmp_path, monkeypatch):
+def test_an_interruption_of_the_test_repeats_nothing(train_here, uninterrupted, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         # The fourth pass over a split, after three of validation, is the test.
         patch.setattr("train.train.evaluate", _raising_sigterm_in_evaluate())
-        assert run(folder) == 128 + signal.SIGTERM
-    assert run(folder, resume_from_checkpoint="auto") == 0
+        assert train_here(folder) == 128 + signal.SIGTERM
+    assert train_here(folder, resume_from_checkpoint="auto") == 0
     assert result_of(folder) == result_of(uninterrupted(PLAIN))
 
 
@@ -154,68 +117,68 @@ def _raising_sigterm_in_evaluate() -> Callable[..., engine.Predictions]:
     return wrapped
 
 
-def test_states_are_saved_every_so_many_steps_and_the_newest_are_kept(run, tmp_path):
+def test_states_are_saved_every_so_many_steps_and_the_newest_are_kept(train_here, tmp_path):
     folder = tmp_path / "run"
-    run(folder, ("_update", 23), save_strategy="steps", save_steps=4, save_total_limit=2)
+    train_here(folder, ("_update", 23), save_strategy="steps", save_steps=4, save_total_limit=2)
     names = [state.name for state in states.find_states(folder)]
     assert names == ["step-00000020", "step-00000023"] or names == ["step-00000020", "step-00000024"]
 
 
-def test_a_damaged_state_is_passed_over(run, uninterrupted, tmp_path, capsys):
+def test_a_damaged_state_is_passed_over(train_here, uninterrupted, tmp_path, capsys):
     folder = tmp_path / "run"
-    run(folder, ("_update", 20), save_total_limit=5)
+    train_here(folder, ("_update", 20), save_total_limit=5)
     newest = states.find_states(folder)[-1]
     content = (newest / states.TENSORS_NAME).read_bytes()
     (newest / states.TENSORS_NAME).write_bytes(content[: len(content) // 2])
-    assert run(folder, resume_from_checkpoint="auto") == 0
+    assert train_here(folder, resume_from_checkpoint="auto") == 0
     assert f"{newest} cannot be read" in capsys.readouterr().out
     assert result_of(folder) == result_of(uninterrupted(PLAIN))
 
 
-def test_half_written_folders_of_a_killed_process_go_away(run, tmp_path):
+def test_half_written_folders_of_a_killed_process_go_away(train_here, tmp_path):
     folder = tmp_path / "run"
-    run(folder, ("_update", 3))
+    train_here(folder, ("_update", 3))
     leftovers = [tmp_path / ".run-abc.tmp", folder / "states" / ".step-00000009-abc.tmp"]
     for leftover in leftovers:
         leftover.mkdir()
-    run(folder, ("_update", 3), resume_from_checkpoint="auto")
+    train_here(folder, ("_update", 3), resume_from_checkpoint="auto")
     assert not any(leftover.exists() for leftover in leftovers)
 
 
-def test_an_unfinished_run_is_not_overwritten_and_a_finished_one_not_resumed(run, uninterrupted, tmp_path, capsys):
+def test_unfinished_runs_are_not_overwritten_and_finished_ones_not_resumed(train_here, uninterrupted, tmp_path, capsys):
     folder = tmp_path / "run"
-    run(folder, ("_update", 3))
+    train_here(folder, ("_update", 3))
     with pytest.raises(ConfigurationError, match="holds an unfinished run: go on with --resume_from_checkpoint auto"):
-        run(folder)
+        train_here(folder)
     with pytest.raises(ConfigurationError, match=r"cannot go on with these: --seed was 42, is 7\. Choose another"):
-        run(folder, resume_from_checkpoint="auto", seed=7)
+        train_here(folder, resume_from_checkpoint="auto", seed=7)
     with pytest.raises(ConfigurationError, match="holds no state to go on from"):
-        run(tmp_path / "none", resume_from_checkpoint=str(tmp_path / "none"))
+        train_here(tmp_path / "none", resume_from_checkpoint=str(tmp_path / "none"))
     capsys.readouterr()
-    assert run(uninterrupted(PLAIN), resume_from_checkpoint="auto") == 0
+    assert train_here(uninterrupted(PLAIN), resume_from_checkpoint="auto") == 0
     assert "is a finished run: nothing to go on with" in capsys.readouterr().out
 
 
-def test_the_same_images_per_update_may_be_cut_otherwise(run, tmp_path):
+def test_the_same_images_per_update_may_be_cut_otherwise(train_here, tmp_path):
     """What a machine with less memory needs; the statistics of smaller batches are not the same ones."""
     folder = tmp_path / "run"
-    run(folder, ("_update", 20))
+    train_here(folder, ("_update", 20))
     with pytest.raises(ConfigurationError, match="images per update were 8, are 4 "):
-        run(folder, resume_from_checkpoint="auto", per_device_train_batch_size=4)
+        train_here(folder, resume_from_checkpoint="auto", per_device_train_batch_size=4)
     smaller = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    assert run(folder, resume_from_checkpoint="auto", **smaller) == 0
+    assert train_here(folder, resume_from_checkpoint="auto", **smaller) == 0
     assert [line["epoch"] for line in record_of(folder)["history"]] == [1, 2, 3]
 
 
-def test_a_full_disk_is_named_and_earlier_states_stay(run, tmp_path):
+def test_a_full_disk_is_named_and_earlier_states_stay(train_here, tmp_path):
     folder = tmp_path / "run"
-    run(folder, ("_update", 20), save_total_limit=5)
+    train_here(folder, ("_update", 20), save_total_limit=5)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))  # no file can grow beyond this
     try:
         with pytest.raises(CheckpointError, match=r"failed .* (make room|is unchanged)"):
-            run(folder, resume_from_checkpoint="auto", save_total_limit=5)
+            train_here(folder, resume_from_checkpoint="auto", save_total_limit=5)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before

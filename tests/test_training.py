@@ -1,5 +1,7 @@
 """train/train.py as users start it: from data to a checkpoint folder, with python, torchrun and accelerate launch."""
 
+import copy
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -11,13 +13,17 @@ from accelerate import Accelerator
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import NAMES, SCRIPT, TORCHRUN, launch, options_of, record_of, write_colors
 
 from resnet_hub import Predictor, ResNetForImageClassification
 from resnet_hub.data import load_image_dataset
-from train.batches import Collate, EvaluationBatches, make_loader
-from train.engine import evaluate
+from resnet_hub.errors import ConfigurationError, TrainingError
+from train.batches import Batch, Collate, EvaluationBatches, make_loader
+from train.engine import evaluate, train_step
 from train.environment import count_cores
+from train.optimization import make_optimizer
+from train.variants import VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +161,130 @@ def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(colors, 
     ]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_a_next_step(colors, tmp_path):
-    options = ("--dataset_name", colors, "--learning_rate", "1e30", "--max_grad_norm", "0")
-    result = launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path, check=False)
+def test_a_loss_that_is_not_finite_ends_the_run_and_overwrites_nothing(train_here, tmp_path):
+    folder = tmp_path / "run"
+    assert train_here(folder) == 0
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    message = (
+        r"not finite any more: step 2 of 45 \(epoch 1, learning rate 5e\+29\), training images in rows \d+, .*"
+        r"Lower --learning_rate, or add --detect_anomaly True"
+    )
+    with pytest.raises(TrainingError, match=message):
+        train_here(folder, learning_rate=1e30, max_grad_norm=0, overwrite_output_dir=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_detect_anomaly_names_the_operation(colors, tmp_path):
+    """The first step's gradients are finite, the second's come from infinite weights."""
+    options = options_of(dataset_name=colors, learning_rate=1e30, max_grad_norm=0, detect_anomaly=True)
+    result = launch(sys.executable, SCRIPT, *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "step 2 of 45 (epoch 1, learning rate 5e+29), training images in rows " in result.stderr
-    assert "Lower --learning_rate" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert re.search(r"error: .*Backward0", result.stderr)
+
+
+def test_everything_that_can_be_chosen_trains(train_here, tmp_path):
+    """Options that change the network, its optimiser or its images, together; that they mean what they say, each on
+    its own, is tested where they are made."""
+    options = {
+        **{"optim": "sgd", "lr_scheduler_type": "one_cycle", "ema_decay": 0.9, "gradient_accumulation_steps": 2},
+        **{"mixup_alpha": 0.1, "cutmix_alpha": 1.0, "random_erasing": 0.1, "background_replacement": 0.5},
+        **{"num_train_epochs": 8, "learning_rate": 0.1, "deterministic": True},
+    }
+    try:
+        assert train_here(tmp_path / "run", **options) == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert record_of(tmp_path / "run")["results"][-1]["accuracy"] > 0.9
+
+
+def test_accumulated_batches_are_one_large_batch(tiny_model):
+    """Without BatchNorm, which sees the batches one by one; the tail of an epoch has fewer of them."""
+    accelerator = Accelerator(cpu=True)
+    images, labels = torch.randn(12, 3, 32, 32), torch.arange(12) % 6
+    for size in (12, 4, 6):
+        model = copy.deepcopy(tiny_model).eval()
+        parts = [Batch(images[i : i + size], labels[i : i + size], labels) for i in range(0, 12, size)]
+        optimizer = make_optimizer(model, "sgd", learning_rate=0.1, weight_decay=0, momentum=0)
+        train_step(accelerator, model, optimizer, parts, label_smoothing=0, max_grad_norm=0)
+        if size == 12:
+            expected = model.state_dict()
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, expected[name])
+
+
+def test_top_k_checkpoints_are_the_best_epochs(train_here, tmp_path):
+    folder = tmp_path / "run"
+    assert train_here(folder, num_train_epochs=5, save_top_k=2, monitor="loss", learning_rate=0.002) == 0
+    history = record_of(folder)["history"]
+    best = sorted(history, key=lambda line: line["validation"]["loss"])[:2]
+    assert {f.name for f in (folder / "top_k").iterdir()} == {f"epoch-{line['epoch']:04d}" for line in best}
+    newest = max(line["epoch"] for line in best)
+    assert len(record_of(folder / "top_k" / f"epoch-{newest:04d}")["history"]) == newest
+    kept = load_file(folder / "top_k" / f"epoch-{best[0]['epoch']:04d}" / "model.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in load_file(folder / "model.safetensors").items())
+
+
+def test_training_on_validation_too_keeps_the_last_epoch(train_here, tmp_path):
+    folder = tmp_path / "run"
+    assert train_here(folder, train_on_validation=True) == 0
+    record = record_of(folder)
+    assert record["datasets"][0] | {"description": ""} == {
+        "name": "colors",
+        "description": "",
+        "train": 143,
+        "validation": 0,
+        "test": 71,
+    }
+    assert record["best_epoch"] == 3
+    assert [line["validation"] for line in record["history"]] == [None] * 3
+    assert [result["split"] for result in record["results"]] == ["test"]
+
+
+def test_variants_are_measured_on_request(train_here, tmp_path):
+    folder = tmp_path / "run"
+    assert train_here(folder, measure_variants=True, num_train_epochs=1) == 0
+    results = record_of(folder)["results"]
+    variants = [(result["split"], result["variant"]) for result in results if "variant" in result]
+    assert variants == [(split, name) for split in ("validation", "test") for name in VARIANTS]
+    card = (folder / "README.md").read_text()
+    assert all(f"| {name} |" in card for name in VARIANTS)
+
+
+def test_frozen_stages_keep_their_weights_and_statistics(train_here, tmp_path):
+    assert train_here(tmp_path / "first") == 0
+    options = {"init_from": str(tmp_path / "first"), "freeze": "layer2", "body_learning_rate_ratio": 0.5}
+    assert train_here(tmp_path / "second", **options) == 0
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    same = {name.split(".")[0] for name in first if torch.equal(first[name], second[name])}
+    assert {"conv1", "bn1", "layer1", "layer2"} <= same
+    for name in first:
+        assert torch.equal(first[name], second[name]) == name.startswith(("conv1", "bn1", "layer1", "layer2")), name
+
+
+def test_metrics_go_to_tensorboard_on_request(train_here, tmp_path):
+    assert train_here(tmp_path / "run", report_to="tensorboard") == 0
+    reader = EventAccumulator(str(next((tmp_path / "run" / "tensorboard").glob("events*")).parent))
+    reader.Reload()
+    history = record_of(tmp_path / "run")["history"]
+    logged = [(event.step, event.value) for event in reader.Scalars("validation/accuracy")]
+    assert logged == [(line["epoch"], pytest.approx(line["validation"]["accuracy"])) for line in history]
+
+
+def test_a_missing_tracker_is_named_before_any_work(train_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.tracking.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="--report_to wandb needs the package wandb: pip install wandb"):
+        train_here(tmp_path / "run", report_to="wandb")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_range_test_suggests_a_rate_that_trains(train_here, colors, tmp_path):
+    script = SCRIPT.with_name("find_learning_rate.py")
+    result = launch(sys.executable, script, *options_of(dataset_name=colors, learning_rate=None), cwd=tmp_path)
+    rate = float(re.search(r"suggested: --learning_rate (\S+)", result.stdout)[1])
+    assert 1e-4 < rate < 1
+    assert list(tmp_path.iterdir()) == []  # it leaves nothing behind
+    assert train_here(tmp_path / "run", learning_rate=rate) == 0
+    assert record_of(tmp_path / "run")["results"][-1]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("num_workers", ["0", "1"])

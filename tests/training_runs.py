@@ -2,14 +2,22 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+
+from train.config import TrainingConfig
+from train.train import main
+from train.trainer import Trainer
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train" / "train.py"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -74,3 +82,32 @@ def environment() -> dict[str, str]:
 
 def record_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "training.json").read_text())
+
+
+def train_here(*, stop_at: tuple[str, int] | None = None, **options: Any) -> int:
+    """Train in this process, on one thread; the exit code.
+
+    With ``stop_at=(Trainer method, n)`` SIGTERM arrives just before that method's n-th call.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            if stop_at is not None:
+                patch.setattr(Trainer, stop_at[0], _raising_sigterm(getattr(Trainer, stop_at[0]), stop_at[1]))
+            return main(TrainingConfig(**(QUICK | options)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _raising_sigterm(method: Callable[..., Any], at_call: int) -> Callable[..., Any]:
+    calls = 0
+
+    def wrapped(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at_call:
+            signal.raise_signal(signal.SIGTERM)
+        return method(*arguments)
+
+    return wrapped

@@ -47,6 +47,16 @@ class Predictions:
         )
         return Metrics(loss=math.fsum(self.losses) / len(self.losses), **scores)
 
+    def calibration_error(self, num_bins: int = 15) -> float:
+        """How far scores are from the accuracy at that score, 0 to 1: expected calibration error.
+
+        Over bins of equal width, weighted by their images (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+        """
+        bins = np.minimum((self.scores * num_bins).astype(np.int64), num_bins - 1)
+        # In a bin, |sum of hits - sum of scores| / N is its weight times the difference of the means.
+        difference = np.bincount(bins, (self.predictions == self.labels) - self.scores, minlength=num_bins)
+        return float(np.abs(difference).sum() / len(self.scores))
+
 
 class Tally:
     """Collects predictions batch by batch; kept on the device, so that no step waits for the host."""

@@ -3,12 +3,14 @@
 import os
 import platform
 import subprocess
+import warnings
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 PACKAGES = ("torch", "torchvision", "datasets", "accelerate", "huggingface-hub", "safetensors", "pillow", "numpy")
 
@@ -44,6 +46,25 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def make_accelerator(mixed_precision: str) -> Accelerator:
+    """Accelerate as the scripts use it; ``mixed_precision`` is theirs, see :func:`choose_mixed_precision`."""
+    # The name that replaces it is not in torch 2.11 yet, nor in Accelerate.
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    accelerator = Accelerator(
+        mixed_precision=choose_mixed_precision(mixed_precision),
+        # Not told so, Accelerate takes the processes that torchrun starts on a machine without GPU for strangers.
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[
+            # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            # The others wait while the main process checks the data or saves; a process that died is noticed at once.
+            InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
+        ],
+    )
+    share_cores(accelerator)
+    return accelerator
 
 
 def choose_mixed_precision(requested: str) -> str:

@@ -9,16 +9,15 @@ Without arguments it trains on SIGNS where that is found, else on hands drawn by
 
 import os
 import sys
-import warnings
-from datetime import timedelta
 from pathlib import Path
 
 # The script runs from a checkout, from any directory, without being installed. Its own folder goes from the path:
 # ``train`` must mean the package, not this file.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, disable_progress_bars
 
@@ -29,7 +28,7 @@ from train.batches import Collate, EvaluationBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
 from train.engine import Predictions, evaluate
-from train.environment import choose_mixed_precision, commit, hardware, share_cores, versions
+from train.environment import commit, hardware, make_accelerator, versions
 from train.initialization import load_initial_weights
 from train.states import State, find_states, load_newest_state, remove_leftovers, remove_states
 from train.tracking import start_tracking
@@ -40,7 +39,10 @@ from train.watch import Interrupted, Watch
 
 def main(config: TrainingConfig) -> int:
     """The story: data, model, train and keep the best epoch, test that one once. Returns the exit code."""
-    accelerator = make_accelerator(config)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.autograd.set_detect_anomaly(config.detect_anomaly)
+    accelerator = make_accelerator(config.mixed_precision)
     if not sys.stderr.isatty():
         disable_progress_bars()  # of ``datasets``, which would fill a log file
     data = load_training_data(config, accelerator)
@@ -151,27 +153,6 @@ def predict(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What the story is made of
-
-
-def make_accelerator(config: TrainingConfig) -> Accelerator:
-    # The name that replaces it is not in torch 2.11 yet, nor in Accelerate.
-    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.autograd.set_detect_anomaly(config.detect_anomaly)
-    accelerator = Accelerator(
-        mixed_precision=choose_mixed_precision(config.mixed_precision),
-        # Not told so, Accelerate takes the processes that torchrun starts on a machine without GPU for strangers.
-        cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[
-            # BatchNorm statistics are averaged once an epoch, so there is no need to copy them in every step.
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            # The others wait while the main process checks the data or saves; a process that died is noticed at once.
-            InitProcessGroupKwargs(timeout=timedelta(minutes=30)),
-        ],
-    )
-    share_cores(accelerator)
-    return accelerator
 
 
 def choose_output_dir(config: TrainingConfig, dataset_name: str, accelerator: Accelerator) -> Path:

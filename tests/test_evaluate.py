@@ -1,0 +1,103 @@
+"""train/evaluate.py: several checkpoints on one dataset, exactly, on any number of processes."""
+
+import csv
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet
+import pytest
+from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here
+
+from resnet_hub import ResNetForImageClassification
+from resnet_hub.errors import ConfigurationError, DatasetError
+from train.engine import Predictions
+from train.evaluate import EvaluationConfig, main, with_labels_of
+
+EVALUATE = SCRIPT.with_name("evaluate.py")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(colors, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert train_here(dataset_name=str(colors), output_dir=folder) == 0
+    return folder
+
+
+def cells(output: str, name: str) -> list[str]:
+    (line,) = [line for line in output.splitlines() if line.startswith(f"| {name} ")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_it_measures_what_training_reported_on_one_process_and_on_two(checkpoint, colors, tmp_path):
+    result = record_of(checkpoint)["results"][-1]
+    expected = [f"{result[name]:.4f}" for name in ("accuracy", "macro_f1", "loss")]
+    arguments = (EVALUATE, checkpoint, "--dataset_name", colors, "--per_device_eval_batch_size", "4")
+    tables = [launch(*start, *arguments, cwd=tmp_path).stdout for start in ((sys.executable,), TORCHRUN)]
+    rows = [cells(table, str(checkpoint)) for table in tables]
+    assert rows[0][1:4] == expected
+    assert rows[1][:-1] == rows[0][:-1]  # all but the images per second
+
+
+def test_checkpoints_are_rows_of_one_table(checkpoint, colors, tmp_path, capsys):
+    worse = ResNetForImageClassification(label_names=NAMES, image_size=32, layers=(1, 1, 1, 1), channels=(8, 8, 8, 16))
+    worse.save_pretrained(tmp_path / "worse")
+    names = (str(checkpoint), str(tmp_path / "worse"))
+    main(EvaluationConfig(names, str(colors), dataloader_num_workers=0))
+    output = capsys.readouterr().out
+    trained, untrained = (cells(output, name) for name in names)
+    assert float(trained[1]) > 0.9 > float(untrained[1])
+    assert untrained[5] == f"{sum(p.numel() for p in worse.parameters()):,}"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_predictions_are_written_for_every_image(checkpoint, colors, tmp_path, suffix, capsys):
+    file = tmp_path / f"predictions{suffix}"
+    main(EvaluationConfig((str(checkpoint),), str(colors), predictions=file, dataloader_num_workers=0))
+    read = {
+        ".csv": lambda: list(csv.DictReader(file.open())),
+        ".parquet": lambda: pyarrow.parquet.read_table(file).to_pylist(),
+    }
+    rows = read[suffix]()
+    assert [int(row["row"]) for row in rows] == list(range(71))
+    accuracy = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert accuracy == pytest.approx(record_of(checkpoint)["results"][-1]["accuracy"])
+    assert all(1 / 3 < float(row["score"]) <= 1 for row in rows)
+    assert not list(tmp_path.glob(".*"))  # nothing half-written stays
+
+
+def test_labels_are_numbered_as_the_checkpoint_does(tiny_model):
+    features = datasets.Features(label=datasets.ClassLabel(names=["5", "4", "3", "2", "1", "0"]))
+    rows = datasets.Dataset.from_dict({"label": [0, 5, 2]}, features)
+    assert with_labels_of(rows, tiny_model, "tiny")["label"] == [5, 0, 3]
+
+
+def test_other_classes_are_refused(checkpoint):
+    with pytest.raises(DatasetError, match="knows the classes red, green, blue; the dataset has 0, 1, "):
+        main(EvaluationConfig((str(checkpoint),), "drawn-signs", max_samples=6, dataloader_num_workers=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoints": ()}, "name at least one checkpoint"),
+        ({"predictions": Path("table.xlsx")}, "must end in .csv or .parquet"),
+        ({"max_samples": 0}, "--max_samples must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        EvaluationConfig(**{"checkpoints": ("a",), "dataset_name": "signs"} | options)
+
+
+def test_calibration_error_is_the_gap_between_scores_and_accuracy():
+    def predictions(scores: list[float], hits: list[bool]) -> Predictions:
+        labels = np.zeros(len(hits), np.int64)
+        return Predictions(labels, labels, np.where(hits, 0, 1), np.array(scores), np.zeros(len(hits)))
+
+    assert predictions([0.75] * 4, [True, True, True, False]).calibration_error() == pytest.approx(0)
+    assert predictions([1.0] * 4, [True, True, False, False]).calibration_error() == pytest.approx(0.5)
+    # Two bins, 0.1 too sure in one and 0.4 too unsure in the other: not 0.15, as without bins.
+    two_bins = predictions([1.0] * 10 + [0.6] * 10, [True] * 9 + [False] + [True] * 10)
+    assert two_bins.calibration_error() == pytest.approx((0.1 + 0.4) / 2)

@@ -1,0 +1,176 @@
+"""Measure checkpoints on a dataset, side by side in one table.
+
+    accelerate launch train/evaluate.py models/signs-resnet50 me/other-model --dataset_name signs
+    python train/evaluate.py models/signs-resnet50 --dataset_name path/to/my-images --predictions predictions.csv
+
+The figures are exact on any number of processes.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+# As in train.py, beside which this lies.
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import datasets
+import numpy as np
+import tyro
+from accelerate import Accelerator
+
+from resnet_hub import ResNetForImageClassification, ResNetHubError
+from resnet_hub.checkpoint import write_atomically
+from resnet_hub.data import load_image_dataset
+from resnet_hub.errors import ConfigurationError, DatasetError
+from train.batches import Collate, EvaluationBatches, make_loader
+from train.engine import Predictions, evaluate
+from train.environment import make_accelerator
+
+COLUMNS = ("checkpoint", "accuracy", "macro-F1", "loss", "calibration error", "parameters", "images/s")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Measure checkpoints on one split of a dataset: accuracy, macro-F1, cross-entropy, calibration, speed."""
+
+    checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Checkpoint folders or Hub ids."""
+    dataset_name: str
+    """As for train.py: signs, cifar10, drawn-signs, a dataset folder or a Hub id."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Part of the dataset."""
+    image_column_name: str | None = None
+    """Column with the images, where it cannot be told from the column types."""
+    label_column_name: str | None = None
+    """Column with the labels, where it cannot be told from the column types."""
+    max_samples: int | None = None
+    """Use only so many images (for trials)."""
+    per_device_eval_batch_size: int = 128
+    """Images per step and process."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "no"
+    """no: fp32, as the weights are loaded. auto: bf16 where this machine computes it fast."""
+    dataloader_num_workers: int = 1
+    """Processes that read images beside each evaluating process; 0 for none."""
+    predictions: Path | None = None
+    """Write a row for every checkpoint and image to this .csv or .parquet file."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoints:
+            raise ConfigurationError("name at least one checkpoint: a folder or a Hub id")
+        if self.predictions is not None and self.predictions.suffix not in (".csv", ".parquet"):
+            raise ConfigurationError(f"--predictions must end in .csv or .parquet, got {self.predictions}")
+        for name in ("max_samples", "per_device_eval_batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigurationError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+
+def main(config: EvaluationConfig) -> None:
+    accelerator = make_accelerator(config.mixed_precision)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    rows = load_split(config, accelerator)
+    table, predicted = [], []
+    for name in config.checkpoints:
+        with accelerator.main_process_first():  # the others then find the download in the cache
+            model = ResNetForImageClassification.from_pretrained(name, map_location=accelerator.device)
+        labelled = with_labels_of(rows, model, name)
+        start = time.perf_counter()
+        predictions = predict(accelerator, model, labelled, config)
+        seconds = time.perf_counter() - start
+        table.append(table_row(name, model, predictions, seconds))
+        predicted.append(prediction_rows(name, model, predictions))
+    if accelerator.is_main_process:
+        print(f"{config.dataset_name}, {config.split}: {len(rows):,} images\n\n{as_table(table)}")
+        if config.predictions is not None:
+            write_predictions(datasets.concatenate_datasets(predicted), config.predictions)
+            print(f"\nwrote {config.predictions}")
+    accelerator.end_training()
+
+
+def load_split(config: EvaluationConfig, accelerator: Accelerator) -> datasets.Dataset:
+    with accelerator.main_process_first():
+        rows = load_image_dataset(
+            config.dataset_name, image_column=config.image_column_name, label_column=config.label_column_name
+        )[config.split]
+    return rows if config.max_samples is None else rows.select(range(min(len(rows), config.max_samples)))
+
+
+def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, name: str) -> datasets.Dataset:
+    """``rows`` with labels numbered as ``model`` does. Raises ``DatasetError`` where the classes differ."""
+    names = rows.features["label"].names
+    if sorted(names) != sorted(model.label_names):
+        raise DatasetError(
+            f"{name} knows the classes {', '.join(model.label_names[:10])}; the dataset has {', '.join(names[:10])}: "
+            "measure it on a dataset with its classes"
+        )
+    return rows.align_labels_with_mapping({label: i for i, label in enumerate(model.label_names)}, "label")
+
+
+def predict(
+    accelerator: Accelerator, model: ResNetForImageClassification, rows: datasets.Dataset, config: EvaluationConfig
+) -> Predictions:
+    batches = EvaluationBatches(
+        len(rows), config.per_device_eval_batch_size, accelerator.process_index, accelerator.num_processes
+    )
+    loader = make_loader(rows, batches, Collate(model.preprocessing), num_workers=config.dataloader_num_workers)
+    with accelerator.autocast():
+        return evaluate(accelerator, model, loader, description="evaluation")
+
+
+def table_row(
+    name: str, model: ResNetForImageClassification, predictions: Predictions, seconds: float
+) -> tuple[str, ...]:
+    metrics = predictions.metrics(model.num_classes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return (
+        name,
+        f"{metrics['accuracy']:.4f}",
+        f"{metrics['macro_f1']:.4f}",
+        f"{metrics['loss']:.4f}",
+        f"{predictions.calibration_error():.4f}",
+        f"{parameters:,}",
+        f"{len(predictions.rows) / seconds:,.0f}",
+    )
+
+
+def as_table(table: list[tuple[str, ...]]) -> str:
+    """Markdown, aligned to be read in a terminal too: names to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *table, strict=True)]
+    lines = [COLUMNS, ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])], *table]
+    return "\n".join(
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in lines
+    )
+
+
+def prediction_rows(name: str, model: ResNetForImageClassification, predictions: Predictions) -> datasets.Dataset:
+    names = np.array(model.label_names)
+    return datasets.Dataset.from_dict(
+        {
+            "checkpoint": [name] * len(predictions.rows),
+            "row": predictions.rows,
+            "label": names[predictions.labels],
+            "prediction": names[predictions.predictions],
+            "score": predictions.scores,
+            "loss": predictions.losses,
+        }
+    )
+
+
+def write_predictions(table: datasets.Dataset, file: Path) -> None:
+    write = table.to_csv if file.suffix == ".csv" else table.to_parquet
+    try:
+        with write_atomically(file) as temporary:
+            write(temporary)
+    except OSError as error:
+        raise ConfigurationError(f"--predictions {file} cannot be written ({error}): choose another file") from error
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(EvaluationConfig, config=(tyro.conf.FlagConversionOff,), use_underscores=True))
+    except ResNetHubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
