@@ -1,24 +1,45 @@
-"""The model card: a function of config and training record alone, so that it cannot say what was not measured."""
+"""The model card: a function of config, training record and which pictures there are, nothing else.
 
-from collections.abc import Sequence
+So it cannot say what was not measured, or show what is not there.
+"""
+
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from resnet_hub.checkpoint import Result, TrainingRecord
+from resnet_hub.checkpoint import (
+    CONFUSION_MATRIX_NAME,
+    CURVES_NAME,
+    MISTAKES_NAME,
+    TEST_SAMPLES_NAME,
+    TRAIN_SAMPLES_NAME,
+    Result,
+    TrainingRecord,
+)
+
+#: With more, a confusion matrix in Markdown is no reading matter.
+MAX_TABLE_CLASSES = 20
 
 
-def model_card(config: dict[str, Any], training: TrainingRecord | None, repo_id: str) -> ModelCard:
+def model_card(
+    config: dict[str, Any], training: TrainingRecord | None, repo_id: str, pictures: Collection[str] = ()
+) -> ModelCard:
     """Card with metadata (results as ``model-index``) and text.
 
     Args:
         config: Content of ``config.json``.
         training: Content of ``training.json``, None for a model that was not trained here.
         repo_id: What the usage examples load: a Hub id or a folder.
+        pictures: Names of those that lie beside the card, of ``checkpoint.PICTURE_NAMES``.
     """
     sections = [_introduction(config), _usage(config, repo_id)]
     if training is not None:
-        sections += [_training_data(training), _recipe(training), _results(config["label_names"], training)]
+        sections += [
+            _training_data(training, pictures),
+            _recipe(training, pictures),
+            _results(config["label_names"], training, pictures),
+        ]
     sections.append(_limits())
     data = _metadata(config, training, repo_id)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
@@ -112,29 +133,47 @@ model.load_state_dict(load_file(hf_hub_download("{repo_id}", "model.safetensors"
 ```"""
 
 
-def _training_data(training: TrainingRecord) -> str:
+def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
     rows = [
         [_plain(d["name"]), _plain(d["description"]), f"{d['train']:,}", f"{d['validation']:,}", f"{d['test']:,}"]
         for d in training["datasets"]
     ]
     header = ["dataset", "what", "train", "validation", "test"]
     intro = "Images per split; validation chose the epoch, test was looked at once."
-    return f"## Data\n\n{intro}\n\n{_table(header, rows)}"
+    parts = [f"## Data\n\n{intro}\n\n{_table(header, rows)}"]
+    if TRAIN_SAMPLES_NAME in pictures:
+        alt = "Training images of each class, resized and randomly changed as the network saw them in the first epoch"
+        parts.append(_picture(TRAIN_SAMPLES_NAME, alt))
+    if TEST_SAMPLES_NAME in pictures:
+        parts.append(_picture(TEST_SAMPLES_NAME, "Test images of each class, resized and otherwise unchanged"))
+    return "\n\n".join(parts)
 
 
-def _recipe(training: TrainingRecord) -> str:
+def _recipe(training: TrainingRecord, pictures: Collection[str]) -> str:
     rows = [[f"`{key}`", f"`{_plain(str(value))}`"] for key, value in training["recipe"].items()]
     seconds = sum(epoch["seconds"] for epoch in training["history"])
     where = ", ".join(f"{key} {_plain(str(value))}" for key, value in training["hardware"].items())
     versions = ", ".join(f"{name} {_plain(version)}" for name, version in training["versions"].items())
-    return (
+    parts = [
         f"## Training\n\n{len(training['history'])} epochs in {seconds / 60:.1f} minutes; kept is epoch "
         f"{training['best_epoch']}, the best on validation. Hardware: {where}. Versions: {versions}. The history of "
-        f"every epoch is in `training.json`.\n\n{_table(['option', 'value'], rows)}"
-    )
+        "every epoch is in `training.json`."
+    ]
+    if CURVES_NAME in pictures:
+        parts.append(_picture(CURVES_NAME, _curves_in_words(training)))
+    return "\n\n".join([*parts, _table(["option", "value"], rows)])
 
 
-def _results(label_names: Sequence[str], training: TrainingRecord) -> str:
+def _curves_in_words(training: TrainingRecord) -> str:
+    kept = next(epoch for epoch in training["history"] if epoch["epoch"] == training["best_epoch"])
+    values = [
+        f"{name} {kept['train'][key]:.4f} in training and {kept['validation'][key]:.4f} on validation"
+        for key, name in [("loss", "loss"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")]
+    ]
+    return f"Loss, accuracy, macro-F1 and learning rate of every epoch. In epoch {kept['epoch']}: {'; '.join(values)}"
+
+
+def _results(label_names: Sequence[str], training: TrainingRecord, pictures: Collection[str]) -> str:
     rows = [
         [
             _plain(r["dataset"]),
@@ -147,15 +186,35 @@ def _results(label_names: Sequence[str], training: TrainingRecord) -> str:
         for r in training["results"]
     ]
     parts = [f"## Results\n\n{_table(['dataset', 'split', 'images', 'accuracy', 'macro-F1', 'loss'], rows)}"]
-    for result in training["results"]:
-        matrix = result["confusion_matrix"]
-        # A matrix of 100 classes is no reading matter; it stands in training.json all the same.
-        if result["split"] != "test" or len(matrix) > 20:
-            continue
-        header = ["true \\ predicted", *map(_plain, label_names)]
-        body = [[f"**{_plain(n)}**", *map(str, row)] for n, row in zip(label_names, matrix, strict=True)]
-        parts.append(f"Confusion matrix, {_plain(result['dataset'])} {result['split']}:\n\n{_table(header, body)}")
+    tests = [result for result in training["results"] if result["split"] == "test"]
+    for result in tests:
+        title = f"Confusion matrix, {_plain(result['dataset'])} test"
+        # The pictures are of the first one.
+        pictured = result is tests[0] and CONFUSION_MATRIX_NAME in pictures
+        if pictured:
+            parts.append(_picture(CONFUSION_MATRIX_NAME, f"{title}: {_confusions_in_words(label_names, result)}"))
+        if len(label_names) <= MAX_TABLE_CLASSES:
+            header = ["true \\ predicted", *map(_plain, label_names)]
+            body = [
+                [f"**{_plain(name)}**", *map(str, counts)]
+                for name, counts in zip(label_names, result["confusion_matrix"], strict=True)
+            ]
+            table = _table(header, body)
+            # For whoever cannot see the picture, or wants to copy the numbers; in nobody else's way.
+            folded = f"<details><summary>{title}, as a table</summary>\n\n{table}\n\n</details>"
+            parts.append(folded if pictured else f"{title}:\n\n{table}")
+        if result is tests[0] and MISTAKES_NAME in pictures:
+            alt = f"The mistakes on {result['dataset']} test with the highest scores: image, prediction, true class"
+            parts.append(_picture(MISTAKES_NAME, alt))
     return "\n\n".join(parts)
+
+
+def _confusions_in_words(label_names: Sequence[str], result: Result) -> str:
+    matrix = result["confusion_matrix"]
+    right = sum(row[i] for i, row in enumerate(matrix))
+    mistakes = [(-n, i, j) for i, row in enumerate(matrix) for j, n in enumerate(row) if n and i != j]
+    worst = "; ".join(f"{label_names[i]} taken for {label_names[j]}: {-n}" for n, i, j in sorted(mistakes)[:3])
+    return f"{right} of {result['num_images']} images right" + (f". Most frequent mistakes: {worst}" if worst else "")
 
 
 def _limits() -> str:
@@ -164,6 +223,12 @@ def _limits() -> str:
         "not say whether the image belongs to any. Images unlike the training data (another background, light, "
         "camera or pose) are read less well than the figures say. Measure it on your own images before you rely on it."
     )
+
+
+def _picture(name: str, alt: str) -> str:
+    """A file beside the card, and in words what it shows."""
+    words = _plain(alt).translate(str.maketrans({"[": "(", "]": ")", "\\": "/"}))
+    return f"![{words}]({name})"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

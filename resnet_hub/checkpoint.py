@@ -5,12 +5,15 @@ A folder (or Hub repository, the layout is the same) holds
 - ``model.safetensors``: the state dict under torchvision's names, fp32 or fp16;
 - ``config.json``: timm's layout, which timm and transformers read too;
 - ``README.md``: the model card;
-- ``training.json``: how it was trained and what it measured, see :class:`TrainingRecord`.
+- ``training.json``: how it was trained and what it measured, see :class:`TrainingRecord`;
+- pictures of the training, PNG, for the card to show: ``curves.png``, ``confusion_matrix.png``, ``mistakes.png``,
+  ``train_samples.png``, ``test_samples.png``.
 
-Nothing is ever unpickled.
+Weights and config are always there, the rest may be missing. Nothing is ever unpickled.
 """
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -40,8 +43,19 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
 TRAINING_NAME = "training.json"
-CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME)
+CURVES_NAME = "curves.png"
+CONFUSION_MATRIX_NAME = "confusion_matrix.png"
+MISTAKES_NAME = "mistakes.png"
+TRAIN_SAMPLES_NAME = "train_samples.png"
+TEST_SAMPLES_NAME = "test_samples.png"
+PICTURE_NAMES = (CURVES_NAME, CONFUSION_MATRIX_NAME, MISTAKES_NAME, TRAIN_SAMPLES_NAME, TEST_SAMPLES_NAME)
+CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME, *PICTURE_NAMES)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Several times what training draws, and no burden to whoever holds the model.
+MAX_PICTURE_BYTES = 4_000_000
+
+logger = logging.getLogger(__name__)
 
 
 class Metrics(TypedDict, total=False):
@@ -195,6 +209,30 @@ def read_training_record(folder: Path) -> TrainingRecord | None:
     return read_json(folder, TRAINING_NAME) if (folder / TRAINING_NAME).exists() else None
 
 
+def read_pictures(folder: Path) -> dict[str, bytes]:
+    """The pictures in ``folder``: PNG files by name, of ``PICTURE_NAMES`` and at most ``MAX_PICTURE_BYTES`` each.
+
+    The folder may be a stranger's, and what is read here is published by the next push: anything else under such a name
+    (a link to a private file, say) is left out, with a warning. No picture is worth failing to load a model.
+    """
+    pictures = {}
+    for name in PICTURE_NAMES:
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            with file.open("rb") as stream:
+                content = stream.read(MAX_PICTURE_BYTES + 1)
+        except OSError as error:
+            logger.warning("%s cannot be read (%s) and is left out.", file, error)
+            continue
+        if not content.startswith(PNG_SIGNATURE) or len(content) > MAX_PICTURE_BYTES:
+            logger.warning("%s is no PNG of at most %d MB and is left out.", file, MAX_PICTURE_BYTES // 1_000_000)
+            continue
+        pictures[name] = content
+    return pictures
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Replace every tensor of ``model`` (which may be on the meta device) by the folder's, floating ones as fp32.
 
@@ -258,8 +296,8 @@ def _check_weights(model: nn.Module, weights: dict[str, Tensor], file: Path) -> 
 def staged_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` whose files replace those of ``folder`` when the block ends without error.
 
-    Whatever goes wrong in the block (a full disk, an interrupt), ``folder`` keeps what it had. Files that the block
-    does not write stay.
+    Whatever goes wrong in the block (a full disk, an interrupt), ``folder`` keeps what it had. Of the files that the
+    block does not write, a checkpoint's go, since they belong to the checkpoint that is replaced, and all others stay.
 
     Raises:
         CheckpointError: the folder cannot be written.
@@ -273,8 +311,11 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         yield staging
         for file in staging.iterdir():
             finish_file(file)
-        for file in sorted(staging.iterdir()):
-            os.replace(file, folder / file.name)
+        written = sorted(file.name for file in staging.iterdir())
+        for name in written:
+            os.replace(staging / name, folder / name)
+        for name in set(CHECKPOINT_FILES) - set(written):
+            (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"saving to {folder} failed ({error}): what it held before is unchanged") from error
     finally:

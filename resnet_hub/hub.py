@@ -10,7 +10,14 @@ from safetensors.torch import save_file
 
 from resnet_hub import checkpoint
 from resnet_hub.card import model_card
-from resnet_hub.checkpoint import CARD_NAME, CONFIG_NAME, TRAINING_NAME, WEIGHTS_NAME, TrainingRecord
+from resnet_hub.checkpoint import (
+    CARD_NAME,
+    CONFIG_NAME,
+    PICTURE_NAMES,
+    TRAINING_NAME,
+    WEIGHTS_NAME,
+    TrainingRecord,
+)
 from resnet_hub.errors import CheckpointError, ConfigurationError
 from resnet_hub.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from resnet_hub.modeling import CHANNELS, LAYERS, MIN_IMAGE_SIZE, ResNet
@@ -38,6 +45,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
     Attributes:
         preprocessing: What turns images into the network's input.
         training_record: How it was trained and what it measured (``training.json``), or None.
+        pictures: Of that training, as encoded PNG by file name (``checkpoint.PICTURE_NAMES``); those that there are.
 
     Raises:
         ConfigurationError: an argument with a value that cannot work.
@@ -69,17 +77,19 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         self.label_names = _checked_label_names(label_names, num_classes)
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std))
         self.training_record: TrainingRecord | None = None
+        self.pictures: dict[str, bytes] = {}
 
     @property
     def image_size(self) -> int:
         return self.preprocessing.image_size
 
     def reset_classifier(self, num_classes: int, label_names: Sequence[str] | None = None) -> None:
-        """A fresh classifier for other classes. The record of the old one's training no longer applies and goes."""
+        """A fresh classifier for other classes. What tells of the old one's training no longer applies and goes."""
         label_names = _checked_label_names(label_names, num_classes)
         super().reset_classifier(num_classes)
         self.label_names = label_names
         self.training_record = None
+        self.pictures = {}
 
     def summary(self, image_size: int | None = None) -> ModelSummary:
         """Layers with output shapes, parameters and connections, at ``image_size`` px (default: the model's own)."""
@@ -124,12 +134,13 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         config: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write the checkpoint folder: weights, config, model card and, where there is one, the training record.
+        """Write the checkpoint folder: weights, config, model card and, where there are, training record and pictures.
 
-        All or nothing: a save that fails leaves the folder as it was.
+        All or nothing: a save that fails leaves the folder as it was, and one that succeeds leaves nothing of another
+        checkpoint.
 
         Args:
-            save_directory: The folder; made where it does not exist. Files of other names in it stay.
+            save_directory: The folder; made where it does not exist. Files that are no checkpoint's stay.
             dtype: Precision of the saved weights, such as ``torch.float16``; default: the model's own.
             repo_id: On the Hub, with ``push_to_hub``; default: the folder's name.
             push_to_hub: Upload it too.
@@ -141,8 +152,11 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             The URL of the commit where ``push_to_hub`` is true, else None.
 
         Raises:
-            CheckpointError: the folder cannot be written.
+            CheckpointError: the folder cannot be written, or ``pictures`` has other names than ``PICTURE_NAMES``.
         """
+        unknown = sorted(self.pictures.keys() - set(PICTURE_NAMES))
+        if unknown:
+            raise CheckpointError(f"pictures {unknown} have no place in a checkpoint: use {', '.join(PICTURE_NAMES)}")
         save_directory = Path(save_directory)
         folder_name = save_directory.resolve().name
         card_kwargs = {"repo_id": repo_id or f"user/{folder_name}"} | (model_card_kwargs or {})
@@ -152,19 +166,29 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             checkpoint.write_json(staging / CONFIG_NAME, self.to_config())
             if self.training_record is not None:
                 checkpoint.write_json(staging / TRAINING_NAME, self.training_record)
+            for name, png in self.pictures.items():
+                (staging / name).write_bytes(png)
             self.generate_model_card(**card_kwargs).save(staging / CARD_NAME)
         if not push_to_hub:
             return None
         return self.push_to_hub(repo_id or folder_name, **push_to_hub_kwargs, model_card_kwargs=model_card_kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Upload the checkpoint folder; arguments and result are those of ``PyTorchModelHubMixin.push_to_hub``."""
+        """Upload the checkpoint folder; arguments and result are those of ``PyTorchModelHubMixin.push_to_hub``.
+
+        As in a folder, record and pictures of another checkpoint do not stay in the repository, unless
+        ``delete_patterns`` says otherwise.
+        """
         card_kwargs = {"repo_id": repo_id} | (kwargs.pop("model_card_kwargs", None) or {})
+        absent = [name for name in PICTURE_NAMES if name not in self.pictures]
+        if self.training_record is None:
+            absent.append(TRAINING_NAME)
+        kwargs.setdefault("delete_patterns", absent)
         return super().push_to_hub(repo_id, model_card_kwargs=card_kwargs, **kwargs)
 
     def generate_model_card(self, repo_id: str = "user/model") -> ModelCard:
         """The card of this model: what it is, how to use it in four libraries, what it was trained on, its results."""
-        return model_card(self.to_config(), self.training_record, repo_id)
+        return model_card(self.to_config(), self.training_record, repo_id, self.pictures.keys())
 
     # -- loading -------------------------------------------------------------------------------------------------------
 
@@ -210,6 +234,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         checkpoint.load_weights(model, folder)
         model.training_record = checkpoint.read_training_record(folder)
+        model.pictures = checkpoint.read_pictures(folder)
         return model.to(map_location).eval()
 
 

@@ -1,5 +1,6 @@
 """Shared by the tests: networks that are small enough to train and save in milliseconds."""
 
+import io
 import json
 import os
 import socket
@@ -14,9 +15,10 @@ from typing import NamedTuple
 import pytest
 import torch
 import training_runs
+from PIL import Image
 
 from resnet_hub import ResNetForSigns
-from resnet_hub.checkpoint import TrainingRecord
+from resnet_hub.checkpoint import PICTURE_NAMES, TrainingRecord
 
 TINY = {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)}
 
@@ -71,6 +73,17 @@ def training_record() -> TrainingRecord:
         "results": [{"dataset": "signs", "split": "test", **metrics, "confusion_matrix": matrix}],
     }
     return json.loads(json.dumps(record))
+
+
+@pytest.fixture
+def pictures() -> dict[str, bytes]:
+    """One of each name, no two alike."""
+    files = {}
+    for i, name in enumerate(PICTURE_NAMES):
+        stream = io.BytesIO()
+        Image.new("RGB", (4, 4), (40 * i, 0, 0)).save(stream, "PNG")
+        files[name] = stream.getvalue()
+    return files
 
 
 class RunningApp(NamedTuple):

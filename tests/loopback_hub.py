@@ -246,6 +246,8 @@ class LoopbackHub:
                     files[value["path"]] = File(base64.b64decode(value["content"]))
                 case "lfsFile", value if value["oid"] in self.lfs_objects:
                     files[value["path"]] = File(self.lfs_objects[value["oid"]], lfs=True)
+                case "deletedFile", value:
+                    del files[value["path"]]
                 case key, value:
                     raise HubError(400, None, f"Cannot do {key} of {value['path']}")
         commit = repo.commit(branch, title, files)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -105,16 +106,91 @@ def test_the_card_gives_the_results_as_model_index(tiny_model, tmp_path, trainin
     assert 'from_pretrained("me/hands")' in card.text
 
 
-def test_hostile_names_cannot_break_out_of_the_card(tmp_path, training_record):
-    names = ["a|b", "<script>alert(1)</script>\n# Heading"]
+def test_hostile_names_cannot_break_out_of_the_card(training_record, pictures):
+    names = ["a|b](https://evil.example)\\", "<script>alert(1)</script>\n# Heading"]
     model = ResNetForImageClassification(label_names=names, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
     training_record["results"][0]["confusion_matrix"] = [[1, 0], [1, 2]]
     training_record["results"][0]["dataset"] = "evil\n---\n<img src=x>"
-    model.training_record = training_record
+    model.training_record, model.pictures = training_record, pictures
     text = model.generate_model_card().text
     assert "<script>" not in text
     assert "<img" not in text
     assert "\n# Heading" not in text
+    assert sorted(re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)) == sorted(pictures)  # and no image from elsewhere
+
+
+def test_pictures_travel_with_the_model_and_the_card_shows_them_in_words_too(
+    tiny_model, tmp_path, training_record, pictures
+):
+    tiny_model.training_record, tiny_model.pictures = training_record, pictures
+    tiny_model.save_pretrained(tmp_path / "a")
+    ResNetForSigns.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    assert {name: (tmp_path / "b" / name).read_bytes() for name in pictures} == pictures
+    shown = dict(re.findall(r"^!\[(.*)\]\((.*)\)$", (tmp_path / "b" / "README.md").read_text(), flags=re.MULTILINE))
+    assert sorted(shown.values()) == sorted(pictures)
+    words = {name: alt for alt, name in shown.items()}
+    assert "In epoch 1: loss 0.5000 in training and 0.5000 on validation" in words["curves.png"]
+    assert words["confusion_matrix.png"] == (
+        "Confusion matrix, signs test: 3 of 4 images right. Most frequent mistakes: 1 taken for 0: 1"
+    )
+
+
+def test_the_card_shows_only_pictures_that_there_are(tiny_model, tmp_path, training_record, pictures):
+    tiny_model.training_record = training_record
+    tiny_model.pictures = {"curves.png": pictures["curves.png"]}
+    text = tiny_model.generate_model_card().text
+    assert re.findall(r"!\[.*\]\((.*)\)", text) == ["curves.png"]
+    assert "<details>" not in text  # the confusion matrix as a table, in full view
+
+
+def test_beside_its_picture_the_table_of_the_confusion_matrix_is_folded(tiny_model, training_record, pictures):
+    training_record["results"].append(training_record["results"][0] | {"dataset": "drawn-signs"})
+    tiny_model.training_record, tiny_model.pictures = training_record, pictures
+    before, folded = tiny_model.generate_model_card().text.split("<details>")
+    table = "| **1** | 1 | 2 | 0 | 0 | 0 | 0 |"
+    assert table not in before
+    folded, after = folded.split("</details>")
+    assert "signs test, as a table</summary>\n\n| true" in folded
+    assert table in folded
+    assert table in after  # of the second dataset there is no picture
+
+
+def test_nothing_of_an_older_checkpoint_stays_when_another_is_saved_over_it(
+    tiny_model, tmp_path, training_record, pictures
+):
+    tiny_model.training_record, tiny_model.pictures = training_record, pictures
+    tiny_model.save_pretrained(tmp_path)
+    ResNetForSigns(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)).save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    assert ".png" not in (tmp_path / "README.md").read_text()
+
+
+def test_a_new_classifier_has_no_record_and_no_pictures(tiny_model, training_record, pictures):
+    tiny_model.training_record, tiny_model.pictures = training_record, pictures
+    tiny_model.reset_classifier(2)
+    assert (tiny_model.training_record, tiny_model.pictures) == (None, {})
+
+
+def test_of_a_strangers_folder_only_pictures_travel(folder, tmp_path, pictures, caplog):
+    (tmp_path / "id_rsa").write_text("-----BEGIN PRIVATE KEY-----")
+    (folder / "curves.png").symlink_to(tmp_path / "id_rsa")
+    (folder / "mistakes.png").mkdir()
+    (folder / "holiday.png").write_bytes(pictures["curves.png"])
+    (folder / "train_samples.png").write_bytes(pictures["train_samples.png"] + bytes(checkpoint.MAX_PICTURE_BYTES))
+    (folder / "test_samples.png").write_bytes(pictures["test_samples.png"])
+    model = ResNetForSigns.from_pretrained(folder)
+    assert model.pictures == {"test_samples.png": pictures["test_samples.png"]}
+    assert re.findall(r"(\w+.png) is no PNG of at most 4 MB and is left out", caplog.text) == [
+        "curves.png",
+        "train_samples.png",
+    ]
+
+
+def test_pictures_have_fixed_names(tiny_model, tmp_path):
+    tiny_model.pictures = {"../curves.png": b""}
+    with pytest.raises(CheckpointError, match=r"\.\./curves.png.*use curves.png, confusion_matrix.png"):
+        tiny_model.save_pretrained(tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_readable_by_others_as_the_umask_allows(tiny_checkpoint):

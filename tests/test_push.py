@@ -31,17 +31,28 @@ def logits(model: ResNetForSigns) -> Logits:
         return model.eval()(images).tolist()
 
 
-def push(repo_id: str, seed: int = 0, training_record: TrainingRecord | None = None, **kwargs: Any) -> Logits:
+def push(
+    repo_id: str,
+    seed: int = 0,
+    training_record: TrainingRecord | None = None,
+    pictures: dict[str, bytes] | None = None,
+    **kwargs: Any,
+) -> Logits:
     torch.manual_seed(seed)
     model = ResNetForSigns(layers=(1, 1, 1, 1), channels=(8, 16, 32, 64))
     model.train()(torch.randn(8, 3, 64, 64))  # BatchNorm statistics away from their initial values
     model.training_record = training_record
+    model.pictures = pictures or {}
     model.push_to_hub(repo_id, **kwargs)
     return logits(model)
 
 
 def load(repo_id: str, **kwargs: Any) -> Logits:
     return logits(ResNetForSigns.from_pretrained(repo_id, **kwargs))
+
+
+def push_a_copy(repo_id: str, copy_id: str) -> None:
+    ResNetForSigns.from_pretrained(repo_id).push_to_hub(copy_id)
 
 
 def create_empty(repo_id: str) -> None:
@@ -162,6 +173,28 @@ def test_pushing_again_adds_a_commit_and_the_older_one_still_loads(pushed, hub, 
 def test_pushing_an_unchanged_model_adds_nothing(pushed, hub, author, training_record):
     assert author.run(push, "me/hands", training_record=training_record) == pushed.logits
     assert hub.repos["me/hands"].branches["main"].sha == pushed.commit
+
+
+def test_pictures_are_pushed_and_travel_on_from_hub_to_hub(hub, author, training_record, pictures):
+    author.run(push, "me/shown", training_record=training_record, pictures=pictures)
+    author.run(push_a_copy, "me/shown", "me/copy")
+    files = hub.repos["me/copy"].branches["main"].files
+    assert {name: files[name].content for name in pictures} == pictures
+    assert b"](confusion_matrix.png)" in files["README.md"].content
+
+
+def test_a_push_removes_record_and_pictures_of_the_model_that_it_replaces(hub, author, training_record, pictures):
+    author.run(push, "me/replaced", training_record=training_record, pictures=pictures)
+    author.run(push, "me/replaced", seed=1)
+    repo = hub.repos["me/replaced"]
+    assert set(repo.branches["main"].files) == {".gitattributes", "model.safetensors", "config.json", "README.md"}
+    assert len(repo.commits) == 3  # with one commit
+
+
+def test_what_a_push_was_told_to_ignore_stays_on_the_hub(pushed, hub, author, training_record):
+    author.run(push, "me/hands", seed=1, training_record=training_record, ignore_patterns="*.safetensors")
+    files = hub.repos["me/hands"].branches["main"].files
+    assert files["model.safetensors"] == pushed.files["model.safetensors"]
 
 
 @pytest.fixture(scope="module")
