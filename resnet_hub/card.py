@@ -57,7 +57,7 @@ def _metadata(config: dict[str, Any], training: TrainingRecord | None, repo_id: 
         datasets=hub_datasets or None,
         metrics=["accuracy", "f1"] if results else None,
         model_name=repo_id.split("/")[-1] if results else None,
-        eval_results=[e for result in results for e in _eval_results(result)] or None,
+        eval_results=[e for r in results if "variant" not in r for e in _eval_results(r)] or None,
     )
 
 
@@ -139,7 +139,8 @@ def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
         for d in training["datasets"]
     ]
     header = ["dataset", "what", "train", "validation", "test"]
-    intro = "Images per split; validation chose the epoch, test was looked at once."
+    chose = "validation chose the epoch, " if any(d["validation"] for d in training["datasets"]) else ""
+    intro = f"Images per split; {chose}test was looked at once."
     parts = [f"## Data\n\n{intro}\n\n{_table(header, rows)}"]
     if TRAIN_SAMPLES_NAME in pictures:
         alt = "Training images of each class, resized and randomly changed as the network saw them in the first epoch"
@@ -152,11 +153,13 @@ def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
 def _recipe(training: TrainingRecord, pictures: Collection[str]) -> str:
     rows = [[f"`{key}`", f"`{_plain(str(value))}`"] for key, value in training["recipe"].items()]
     seconds = sum(epoch["seconds"] for epoch in training["history"])
+    validated = training["history"][-1]["validation"] is not None
+    why = "the best on validation" if validated else "the last: it was trained on the validation images too"
     where = ", ".join(f"{key} {_plain(str(value))}" for key, value in training["hardware"].items())
     versions = ", ".join(f"{name} {_plain(version)}" for name, version in training["versions"].items())
     parts = [
         f"## Training\n\n{len(training['history'])} epochs in {seconds / 60:.1f} minutes; kept is epoch "
-        f"{training['best_epoch']}, the best on validation. Hardware: {where}. Versions: {versions}. The history of "
+        f"{training['best_epoch']}, {why}. Hardware: {where}. Versions: {versions}. The history of "
         "every epoch is in `training.json`."
     ]
     if CURVES_NAME in pictures:
@@ -166,8 +169,9 @@ def _recipe(training: TrainingRecord, pictures: Collection[str]) -> str:
 
 def _curves_in_words(training: TrainingRecord) -> str:
     kept = next(epoch for epoch in training["history"] if epoch["epoch"] == training["best_epoch"])
+    splits = {"train": "in training", "validation": "on validation"}
     values = [
-        f"{name} {kept['train'][key]:.4f} in training and {kept['validation'][key]:.4f} on validation"
+        f"{name} " + " and ".join(f"{kept[split][key]:.4f} {where}" for split, where in splits.items() if kept[split])
         for key, name in [("loss", "loss"), ("accuracy", "accuracy"), ("macro_f1", "macro-F1")]
     ]
     return f"Loss, accuracy, macro-F1 and learning rate of every epoch. In epoch {kept['epoch']}: {'; '.join(values)}"
@@ -184,9 +188,11 @@ def _results(label_names: Sequence[str], training: TrainingRecord, pictures: Col
             f"{r['loss']:.4f}",
         ]
         for r in training["results"]
+        if "variant" not in r
     ]
     parts = [f"## Results\n\n{_table(['dataset', 'split', 'images', 'accuracy', 'macro-F1', 'loss'], rows)}"]
-    tests = [result for result in training["results"] if result["split"] == "test"]
+    parts += _variants(training)
+    tests = [r for r in training["results"] if r["split"] == "test" and "variant" not in r]
     for result in tests:
         title = f"Confusion matrix, {_plain(result['dataset'])} test"
         # The pictures are of the first one.
@@ -207,6 +213,25 @@ def _results(label_names: Sequence[str], training: TrainingRecord, pictures: Col
             alt = f"The mistakes on {result['dataset']} test with the highest scores: image, prediction, true class"
             parts.append(_picture(MISTAKES_NAME, alt))
     return "\n\n".join(parts)
+
+
+def _variants(training: TrainingRecord) -> list[str]:
+    """Accuracy on images as other cameras show them, where it was measured: variants down, splits across."""
+    results = [r for r in training["results"] if "variant" in r]
+    if not results:
+        return []
+    splits = list(dict.fromkeys(r["split"] for r in results))
+    accuracies: dict[str, dict[str, float]] = {}
+    for r in results:
+        accuracies.setdefault(r["variant"], {})[r["split"]] = r["accuracy"]
+    means = [sum(row[split] for row in accuracies.values()) / len(accuracies) for split in splits]
+    rows = [[_plain(name), *(f"{row[split]:.4f}" for split in splits)] for name, row in accuracies.items()]
+    rows.append(["**mean**", *(f"**{mean:.4f}**" for mean in means)])
+    intro = (
+        f"Accuracy on the images of {_plain(results[0]['dataset'])} as other cameras would show them, one change at a "
+        "time (`train/variants.py`):"
+    )
+    return [f"{intro}\n\n{_table(['variant', *splits], rows)}"]
 
 
 def _confusions_in_words(label_names: Sequence[str], result: Result) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet as pq
 import pytest
 from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here
 
@@ -55,11 +55,7 @@ def test_checkpoints_are_rows_of_one_table(checkpoint, colors, tmp_path, capsys)
 def test_predictions_are_written_for_every_image(checkpoint, colors, tmp_path, suffix, capsys):
     file = tmp_path / f"predictions{suffix}"
     main(EvaluationConfig((str(checkpoint),), str(colors), predictions=file, dataloader_num_workers=0))
-    read = {
-        ".csv": lambda: list(csv.DictReader(file.open())),
-        ".parquet": lambda: pyarrow.parquet.read_table(file).to_pylist(),
-    }
-    rows = read[suffix]()
+    rows = list(csv.DictReader(file.open())) if suffix == ".csv" else pq.read_table(file).to_pylist()
     assert [int(row["row"]) for row in rows] == list(range(71))
     accuracy = np.mean([row["label"] == row["prediction"] for row in rows])
     assert accuracy == pytest.approx(record_of(checkpoint)["results"][-1]["accuracy"])

@@ -60,9 +60,8 @@ def test_a_file_of_torchvisions_weights_will_do(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.manual_seed(0)
-    ResNetForImageClassification(num_classes=2, layers=(1, 1, 1, 2), channels=(8, 8, 8, 8)).save_pretrained(
-        tmp_path / "a"
-    )
+    deeper = ResNetForImageClassification(num_classes=2, layers=(1, 1, 1, 2), channels=(8, 8, 8, 8))
+    deeper.save_pretrained(tmp_path / "a")
     with pytest.raises(ConfigurationError, match=r"another network's, \d+ tensors differ .*choose --model_name"):
         load_initial_weights(model_for("a", "b", seed=1), str(tmp_path / "a"))
 

@@ -19,7 +19,7 @@ from resnet_hub.checkpoint import MAX_PICTURE_BYTES, PICTURE_NAMES, Epoch, Resul
 from resnet_hub.images import Preprocessing
 from train import pictures
 from train.augmentation import Augmentation
-from train.pictures import Predictions
+from train.engine import Predictions
 
 # Whatever matplotlib warns of (missing glyphs, tight layouts, mathtext) would stand in the user's terminal.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -229,6 +229,7 @@ def test_mistakes_are_the_wrong_ones_with_the_highest_score_first():
         labels=np.array([0, 1, 2, 0, 1]),
         predictions=np.array([1, 1, 0, 2, 0]),
         scores=np.array([0.9, 1.0, 0.6, 0.9, 0.95]),
+        losses=np.zeros(5),
     )
     mistakes = pictures.most_confident_mistakes(predictions)
     assert mistakes.rows.tolist() == [50, 30, 40, 20]
@@ -257,12 +258,14 @@ def split() -> datasets.Dataset:
     )
 
 
-MIRROR = Augmentation(seed=0, horizontal_flip=1, rotation=0, scale=0, translation=0, color_jitter=0)
+MIRROR = Augmentation(
+    seed=0, horizontal_flip=1, rotation=0, scale=(1, 1), translation=0, color_jitter=0, color_temperature=0
+)
 
 
 def predictions_with(mistakes: list[int]) -> Predictions:
     rows = np.arange(8)
-    return Predictions(rows, rows % 2, (rows + np.isin(rows, mistakes)) % 2, np.linspace(0.5, 0.9, 8))
+    return Predictions(rows, rows % 2, (rows + np.isin(rows, mistakes)) % 2, np.linspace(0.5, 0.9, 8), np.zeros(8))
 
 
 def first_image(png: bytes, side: int) -> np.ndarray:
@@ -308,7 +311,7 @@ def test_long_names_lose_their_middle():
 
 def draw_mistakes(names: list[str]) -> Figure:
     numbers = np.arange(len(names))
-    mistakes = Predictions(numbers, numbers, numbers[::-1], np.ones(len(names)))
+    mistakes = Predictions(numbers, numbers, numbers[::-1], np.ones(len(names)), np.zeros(len(names)))
     return pictures.draw_mistakes(noise(len(names), 48), mistakes, names, "16 of 9,999 mistakes on 10,000 test images")
 
 

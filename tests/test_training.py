@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +15,14 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_runs import NAMES, SCRIPT, TORCHRUN, launch, options_of, record_of, write_colors
+from training_runs import NAMES, SCRIPT, TORCHRUN, launch, one_thread, options_of, record_of, write_colors
 
 from resnet_hub import Predictor, ResNetForImageClassification
+from resnet_hub.checkpoint import PICTURE_NAMES
 from resnet_hub.data import load_image_dataset
 from resnet_hub.errors import ConfigurationError, TrainingError
 from train.batches import Batch, Collate, EvaluationBatches, make_loader
-from train.engine import evaluate, train_step
+from train.engine import Predictions, evaluate, train_step
 from train.environment import count_cores
 from train.optimization import make_optimizer
 from train.variants import VARIANTS
@@ -43,12 +45,8 @@ def run_on_two(colors, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_a_checkpoint_folder_that_predicts(run):
     folder, _ = run
-    assert {file.name for file in folder.iterdir()} == {
-        "model.safetensors",
-        "config.json",
-        "README.md",
-        "training.json",
-    }
+    files = {"model.safetensors", "config.json", "README.md", "training.json"}
+    assert files <= {file.name for file in folder.iterdir()} <= files | set(PICTURE_NAMES)
     predictor = Predictor(folder)
     assert predictor.label_names == NAMES
     assert predictor(Image.new("RGB", (50, 50), (30, 30, 200)))[0]["label"] == "blue"
@@ -100,12 +98,50 @@ def test_the_card_carries_the_results(run):
     assert metrics["test", "f1"] == round(result["macro_f1"], 4)
 
 
-def measure(folder: Path, dataset: Path) -> dict:
-    """The test metrics of a checkpoint, in this process alone."""
+def shown_in_the_card(folder: Path) -> set[str]:
+    return set(re.findall(r"^!\[.+\]\((.*)\)$", (folder / "README.md").read_text(), flags=re.MULTILINE))
+
+
+def test_the_card_shows_the_pictures_of_the_run(run):
+    folder, _ = run
+    matrix = np.array(record_of(folder)["results"][-1]["confusion_matrix"])
+    expected = set(PICTURE_NAMES) - ({"mistakes.png"} if matrix.trace() == matrix.sum() else set())
+    assert {file.name for file in folder.glob("*.png")} == expected
+    assert shown_in_the_card(folder) == expected
+
+
+def test_a_dataset_that_may_not_be_shown_is_not_and_no_picture_of_an_older_run_stays(run, train_here, tmp_path):
+    folder, _ = run
+    shutil.copytree(folder, tmp_path / "out")
+    assert train_here(tmp_path / "out", overwrite_output_dir=True, sample_pictures=False, seed=7) == 0
+    allowed = {"curves.png", "confusion_matrix.png"}
+    assert {file.name for file in (tmp_path / "out").glob("*.png")} == allowed
+    assert shown_in_the_card(tmp_path / "out") == allowed
+    assert (tmp_path / "out" / "curves.png").read_bytes() != (folder / "curves.png").read_bytes()
+
+
+def test_predictions_are_those_of_the_test_split_whatever_the_batches(run_on_two, colors):
+    """What pictures and tables are made of: positions in the split with their own labels and predictions."""
+    rows = load_image_dataset(str(colors))["test"]
+    predictions = predict(run_on_two, colors)
+    assert predictions.rows.tolist() == list(range(71))
+    assert predictions.labels.tolist() == rows["label"][:]
+    said = [best for (best,) in Predictor(run_on_two)(list(rows["image"]), top_k=1)]
+    assert [NAMES[prediction] for prediction in predictions.predictions] == [best["label"] for best in said]
+    assert predictions.scores == pytest.approx([best["score"] for best in said], abs=1e-4)
+
+
+def predict(folder: Path, dataset: Path) -> Predictions:
+    """What a checkpoint says of the test images, in this process alone."""
     model = ResNetForImageClassification.from_pretrained(folder)
     rows = load_image_dataset(str(dataset))["test"]
     loader = make_loader(rows, EvaluationBatches(len(rows), batch_size=4), Collate(model.preprocessing))
-    return evaluate(Accelerator(cpu=True), model, loader, description="test").metrics(model.num_classes)
+    with one_thread():  # as the runs have it, for sums in another order end in another digit
+        return evaluate(Accelerator(cpu=True), model, loader, description="test")
+
+
+def measure(folder: Path, dataset: Path) -> dict:
+    return predict(folder, dataset).metrics(len(NAMES))
 
 
 def test_reported_results_are_those_of_the_saved_files(run, colors):
@@ -179,7 +215,7 @@ def test_detect_anomaly_names_the_operation(colors, tmp_path):
     options = options_of(dataset_name=colors, learning_rate=1e30, max_grad_norm=0, detect_anomaly=True)
     result = launch(sys.executable, SCRIPT, *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert re.search(r"error: .*Backward0", result.stderr)
+    assert re.search(r"error: step \d, learning rate .*: Function '\w+Backward0' returned nan", result.stderr)
 
 
 def test_everything_that_can_be_chosen_trains(train_here, tmp_path):

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,18 @@ def train_here(*, stop_at: tuple[str, int] | None = None, **options: Any) -> int
 
     With ``stop_at=(Trainer method, n)`` SIGTERM arrives just before that method's n-th call.
     """
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        if stop_at is not None:
+            patch.setattr(Trainer, stop_at[0], _raising_sigterm(getattr(Trainer, stop_at[0]), stop_at[1]))
+        return main(TrainingConfig(**(QUICK | options)))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            if stop_at is not None:
-                patch.setattr(Trainer, stop_at[0], _raising_sigterm(getattr(Trainer, stop_at[0]), stop_at[1]))
-            return main(TrainingConfig(**(QUICK | options)))
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -4,7 +4,7 @@ Nothing here depends on the number of processes or workers, or on where a run wa
 """
 
 import math
-import signal
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -186,11 +186,11 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_leave_the_process_group,
     )
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C and ``timeout`` reach the whole process group; workers must live until the step is finished and saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_the_process_group(worker: int) -> None:
+    """Ctrl-C and ``timeout`` signal the whole group; workers must live until the step is finished and saved."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

@@ -162,6 +162,8 @@ class TrainingConfig:
     """Name the operation that a NaN comes from; slow, for looking into it."""
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """Where else to log metrics."""
+    sample_pictures: bool = True
+    """Put pictures of training and test images and of mistakes into the folder; False where images may not be shown."""
     dataloader_num_workers: int = 1
     """Processes that read and augment images beside the training process; 0 for none."""
 
@@ -251,6 +253,7 @@ _NOT_RECIPE = (
     "save_top_k",
     "detect_anomaly",
     "report_to",
+    "sample_pictures",
     "dataloader_num_workers",
 )
 

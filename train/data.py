@@ -65,6 +65,10 @@ def load_training_data(config: TrainingConfig, accelerator: Accelerator) -> Trai
         names.append(config.extra_dataset_name)
     with accelerator.main_process_first():  # the others then find what it cached
         data = TrainingData({name: _load_limited(name, config) for name in names})
+    if config.train_on_validation:
+        splits = data.datasets[data.name]
+        splits["train"] = datasets.concatenate_datasets([splits["train"], splits["validation"]])
+        splits["validation"] = splits["validation"].select([])
     for name, splits in data.datasets.items():
         classes = splits["train"].features["label"].names
         if classes != data.label_names:

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ from train.batches import Batch
 from train.watch import Watch
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """What a network said of every image of a split, sorted by row; all arrays are (N,).
 
     Attributes:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,8 +34,9 @@ from resnet_hub.checkpoint import (
 )
 from resnet_hub.errors import DatasetError
 from resnet_hub.images import Preprocessing
-from train.augmentation import Augmentation
-from train.batches import Key, ResizedImages
+from train.augmentation import Augmentation, Key
+from train.batches import ResizedImages
+from train.engine import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,19 +106,6 @@ MAX_MATRIX_CLASSES = 1000
 
 #: Stands for characters that the font lacks.
 MISSING = "□"
-
-
-class Predictions(NamedTuple):
-    """What a model says of the images of one split; four arrays of shape (N,).
-
-    ``rows`` are positions in the split, ``labels`` and ``predictions`` class indices, ``scores`` the probability of the
-    predicted class, in 0..1.
-    """
-
-    rows: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-    scores: np.ndarray
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -349,23 +337,25 @@ def draw_curves(history: Sequence[Epoch], best_epoch: int) -> "Figure":
     """Loss, accuracy and macro-F1 of training and validation, and the learning rate, by epoch; the kept one is marked.
 
     Args:
-        history: At least one epoch.
+        history: At least one epoch; all with validation metrics, or none.
         best_epoch: The ``epoch`` of one of them.
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     epochs = [line["epoch"] for line in history]
+    splits = {"training": "train"}
+    if history[0]["validation"] is not None:
+        splits["validation"] = "validation"
     curves = {
-        title: {
-            "training": [line["train"][metric] for line in history],
-            "validation": [line["validation"][metric] for line in history],
-        }
+        title: {label: [line[split][metric] for line in history] for label, split in splits.items()}
         for title, metric in [("Loss", "loss"), ("Accuracy", "accuracy"), ("Macro-F1", "macro_f1")]
     }
     curves["Learning rate"] = {"learning rate": [line["learning_rate"] for line in history]}
 
     height, places = 860, [(100, 166), (585, 166), (100, 536), (585, 536)]
-    subtitle = f"The line marks epoch {best_epoch} of {len(history):,}, which is kept; in blue its validation figures"
+    subtitle = f"The line marks epoch {best_epoch} of {len(history):,}, which is kept"
+    if "validation" in splits:
+        subtitle += "; in blue its validation figures"
     figure = _page("Training curves", subtitle, height)
     for (title, lines), (x, y) in zip(curves.items(), places, strict=True):
         axes = figure.add_axes(
@@ -382,9 +372,9 @@ def draw_curves(history: Sequence[Epoch], best_epoch: int) -> "Figure":
             kept = lines["validation"][epochs.index(best_epoch)]
             axes.plot(best_epoch, kept, "o", color=BLUE, markersize=16, markeredgecolor="white", markeredgewidth=2)
             axes.set_title(f"{kept:.4f}", loc="right", color=BLUE)
-        else:
+        if title == "Learning rate":
             axes.set_ylim(bottom=0)
-        if title == "Loss" and _spans_magnitudes([*lines["training"], *lines["validation"]]):
+        if title == "Loss" and _spans_magnitudes([value for values in lines.values() for value in values]):
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -498,7 +488,7 @@ def draw_mistakes(pixels: np.ndarray, mistakes: Predictions, label_names: Sequen
     names = fit_names(label_names, _column_width(MISTAKE_COLUMNS) - text_width(" · 100%", TEXT_SIZE), TEXT_SIZE)
     captions = [
         [(f"{names[prediction]} · {score:.0%}", ORANGE), (f"is {names[label]}", INK)]
-        for _, label, prediction, score in zip(*mistakes, strict=True)
+        for label, prediction, score in zip(mistakes.labels, mistakes.predictions, mistakes.scores, strict=True)
     ]
     subtitle = f"{how_many}. Orange is the prediction"
     return _draw_grid(pixels, captions, MISTAKE_COLUMNS, "Most confident mistakes", subtitle)

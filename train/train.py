@@ -30,9 +30,10 @@ from train.data import TrainingData, load_training_data
 from train.engine import Predictions, evaluate
 from train.environment import commit, hardware, make_accelerator, versions
 from train.initialization import load_initial_weights
+from train.pictures import image_pictures, record_pictures
 from train.states import State, find_states, load_newest_state, remove_leftovers, remove_states
 from train.tracking import start_tracking
-from train.trainer import Trainer
+from train.trainer import Trainer, make_augmentation, without_matrix
 from train.variants import BACKGROUND_VARIANTS, VARIANTS
 from train.watch import Interrupted, Watch
 
@@ -99,19 +100,15 @@ def test(
 ) -> None:
     """Look at the test images, once, with the best epoch, read from the saved files: what users will load."""
     best = ResNetForImageClassification.from_pretrained(output_dir, map_location=accelerator.device)
-    best.to(memory_format=torch.channels_last)
 
-    def measure(rows: Dataset, dataset: str, split: str, variant: str | None = None) -> Result:
-        metrics = predict(accelerator, best, rows, config, watch, variant).metrics(best.num_classes)
-        if variant is None:
-            return Result(dataset=dataset, split=split, **metrics)
-        del metrics["confusion_matrix"]  # one per split is enough
-        return Result(dataset=dataset, split=split, variant=variant, **metrics)
+    def look(rows: Dataset, variant: str | None = None) -> Predictions:
+        return predict(accelerator, best, rows, config, watch, variant)
 
     # Of a run that was interrupted here only the validation result is there yet.
     results = [result for result in record["results"] if result["split"] == "validation" and "variant" not in result]
-    for dataset, rows in zip(record["datasets"], data.tests.values(), strict=True):
-        results.append(result := measure(rows, dataset["name"], "test"))
+    predictions = {name: look(rows) for name, rows in data.tests.items()}
+    for dataset, predicted in zip(record["datasets"], predictions.values(), strict=True):
+        results.append(result := Result(dataset=dataset["name"], split="test", **predicted.metrics(best.num_classes)))
         accelerator.print(
             f"test on {dataset['name']}: accuracy {result['accuracy']:.4f}, macro-F1 {result['macro_f1']:.4f}, loss "
             f"{result['loss']:.4f} ({result['num_images']:,} images, weights of epoch {record['best_epoch']})"
@@ -122,11 +119,21 @@ def test(
             splits = {"validation": data.validation} | splits
         for split, rows in splits.items():
             for variant in [*VARIANTS, *(BACKGROUND_VARIANTS if config.background_replacement > 0 else ())]:
-                results.append(result := measure(rows, record["datasets"][0]["name"], split, variant))
-                accelerator.print(f"{split}, {variant}: accuracy {result['accuracy']:.4f}")
+                metrics = without_matrix(look(rows, variant).metrics(best.num_classes))  # one per split is enough
+                results.append(Result(dataset=record["datasets"][0]["name"], split=split, variant=variant, **metrics))
+                accelerator.print(f"{split}, {variant}: accuracy {metrics['accuracy']:.4f}")
     record["results"] = results
     if accelerator.is_main_process:
         best.training_record = record
+        best.pictures = record_pictures(record, best.label_names)
+        if config.sample_pictures:
+            best.pictures |= image_pictures(
+                data.train,
+                data.tests[data.name],
+                predictions[data.name],
+                best.preprocessing,
+                make_augmentation(config),
+            )
         best.save_pretrained(output_dir, dtype=getattr(torch, config.save_dtype))
 
 

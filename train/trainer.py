@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnet_hub import ResNetForImageClassification
 from resnet_hub.checkpoint import Epoch, Metrics, Result, TrainingRecord
-from resnet_hub.errors import ConfigurationError
+from resnet_hub.errors import ConfigurationError, TrainingError
 from train.augmentation import Augmentation
 from train.batches import Batch, Collate, EvaluationBatches, TrainingBatches, make_loader
 from train.config import TrainingConfig, options_of
@@ -167,14 +167,19 @@ class Trainer:
     def _update(self, batches: Sequence[Batch], watch: Watch) -> None:
         learning_rate = self.learning_rate(self.step)
         set_learning_rate(self.optimizer, learning_rate)
-        outputs = train_step(
-            self.accelerator,
-            self.network,
-            self.optimizer,
-            batches,
-            label_smoothing=self.config.label_smoothing_factor,
-            max_grad_norm=self.config.max_grad_norm,
-        )
+        try:
+            outputs = train_step(
+                self.accelerator,
+                self.network,
+                self.optimizer,
+                batches,
+                label_smoothing=self.config.label_smoothing_factor,
+                max_grad_norm=self.config.max_grad_norm,
+            )
+        except RuntimeError as error:
+            if self.config.detect_anomaly:
+                raise TrainingError(f"step {self.step + 1}, learning rate {learning_rate:.3g}: {error}") from error
+            raise
         for batch, (logits, losses) in zip(batches, outputs, strict=True):
             self.tally.add(batch, logits, losses)
         if self.average is not None:
@@ -210,8 +215,8 @@ class Trainer:
         line = Epoch(
             epoch=epoch,
             learning_rate=self.learning_rate(self.step - 1),
-            train=_without_matrix(train),
-            validation=None if validation is None else _without_matrix(validation),
+            train=without_matrix(train),
+            validation=None if validation is None else without_matrix(validation),
             seconds=round(seconds, 2),
         )
         history.append(line)
@@ -382,7 +387,7 @@ def make_mixing(config: TrainingConfig) -> Mixing | None:
     return Mixing(config.seed, config.mixup_alpha, config.cutmix_alpha)
 
 
-def _without_matrix(metrics: Metrics) -> Metrics:
+def without_matrix(metrics: Metrics) -> Metrics:
     """For the history, where a matrix per epoch would drown the curves."""
     return {key: value for key, value in metrics.items() if key != "confusion_matrix"}
 
