@@ -143,7 +143,7 @@ def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
     intro = f"Images per split; {chose}test was looked at once."
     parts = [f"## Data\n\n{intro}\n\n{_table(header, rows)}"]
     if TRAIN_SAMPLES_NAME in pictures:
-        alt = "Training images of each class, resized and randomly changed as the network saw them in the first epoch"
+        alt = "Training images of each class, resized and randomly changed as the network saw them"
         parts.append(_picture(TRAIN_SAMPLES_NAME, alt))
     if TEST_SAMPLES_NAME in pictures:
         parts.append(_picture(TEST_SAMPLES_NAME, "Test images of each class, resized and otherwise unchanged"))

@@ -62,6 +62,13 @@ def test_strength_scales_what_is_changed(pixels):
     assert 0 < difference(0.05) < difference(0.5)
 
 
+def test_strength_rises_over_the_first_epochs(pixels):
+    rising = Augmentation(seed=0, warmup_epochs=4)
+    for epoch, strength in [(1, 0.25), (2, 0.5), (4, 1), (9, 1)]:
+        keys = [(epoch, row) for row in range(8)]
+        assert torch.equal(rising(pixels, keys), Augmentation(seed=0, strength=strength)(pixels, keys))
+
+
 def test_flip_alone_mirrors(pixels):
     assert torch.equal(replace(OFF, horizontal_flip=1)(pixels, KEYS), pixels.flip(2))
 

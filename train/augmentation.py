@@ -5,7 +5,7 @@ One draw per (seed, epoch, row), so that neither processes nor workers nor a res
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Augmentation:
         random_erasing: Probability that a rectangle of 2 to 20 % of the area becomes one random colour
             (Zhong et al. 2017, https://arxiv.org/abs/1708.04896).
         strength: Multiplies all of the above: 0 is no augmentation, 1 as given.
+        warmup_epochs: The strength rises from 0 over so many epochs: on easy images a network learns what to look at.
     """
 
     seed: int
@@ -59,9 +60,14 @@ class Augmentation:
     noise: float = 0.0
     random_erasing: float = 0.0
     strength: float = 1.0
+    warmup_epochs: int = 0
 
     def __call__(self, pixels: Tensor, keys: Sequence[Key]) -> Tensor:
-        """uint8 (N, H, W, 3) and the (epoch, row) of each -> the same, changed."""
+        """uint8 (N, H, W, 3) and the (epoch, row) of each, all of one epoch -> the same, changed."""
+        epoch = keys[0][0]
+        if epoch < self.warmup_epochs:
+            risen = self.strength * epoch / self.warmup_epochs
+            return replace(self, strength=risen, warmup_epochs=0)(pixels, keys)
         if self.strength == 0:
             return pixels
         draws = np.stack([np.random.default_rng((self.seed, *key)).random(NUM_DRAWS) for key in keys])

@@ -105,6 +105,8 @@ class TrainingConfig:
     # -- augmentation
     augmentation_strength: float = 1.0
     """Multiplies everything in this section: 0 for no augmentation."""
+    augmentation_warmup_ratio: float = 0.0
+    """Share of the epochs (0 to 1) over which the strength rises from 0: easy images first."""
     horizontal_flip: float = 0.5
     """Probability (0 to 1) that an image is mirrored."""
     rotation: float = 20.0
@@ -236,6 +238,7 @@ _SHARES = (
     "warmup_ratio",
     "label_smoothing_factor",
     "ema_decay",
+    "augmentation_warmup_ratio",
     "horizontal_flip",
     "translation",
     "background_replacement",

@@ -132,7 +132,7 @@ def image_pictures(
         train, test: Splits with the columns ``image`` and ``label`` (a ``ClassLabel``).
         predictions: Of the model that is kept, on ``test``.
         preprocessing: The model's.
-        augmentation: Of the training images, shown as they were in the first epoch.
+        augmentation: Of the training images, in full strength.
 
     Raises:
         DatasetError: an image cannot be decoded.

@@ -9,6 +9,7 @@ Without arguments it trains on SIGNS where that is found, else on hands drawn by
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # The script runs from a checkout, from any directory, without being installed. Its own folder goes from the path:
@@ -124,7 +125,9 @@ def test(
                 accelerator.print(f"{split}, {variant}: accuracy {metrics['accuracy']:.4f}")
     record["results"] = results
     if accelerator.is_main_process:
-        best.training_record = record
+        dtype = getattr(torch, config.save_dtype)
+        best.training_record, best.pictures = record, {}
+        best.save_pretrained(output_dir, dtype=dtype)  # before the pictures: what they fail on must not cost the result
         best.pictures = record_pictures(record, best.label_names)
         if config.sample_pictures:
             best.pictures |= image_pictures(
@@ -132,9 +135,9 @@ def test(
                 data.tests[data.name],
                 predictions[data.name],
                 best.preprocessing,
-                make_augmentation(config),
+                replace(make_augmentation(config), warmup_epochs=0),
             )
-        best.save_pretrained(output_dir, dtype=getattr(torch, config.save_dtype))
+        best.save_pretrained(output_dir, dtype=dtype)
 
 
 def predict(

@@ -250,7 +250,7 @@ class Trainer:
 
     def _save_checkpoint(self, folder: Path) -> None:
         if self.accelerator.is_main_process:
-            self.trained.training_record = self.record
+            self.trained.training_record, self.trained.pictures = self.record, {}
             self.trained.save_pretrained(folder, dtype=getattr(torch, self.config.save_dtype))
 
     def _report(self, line: Epoch, is_best: bool) -> None:
@@ -378,6 +378,7 @@ def make_augmentation(config: TrainingConfig) -> Augmentation:
         noise=config.noise,
         random_erasing=config.random_erasing,
         strength=config.augmentation_strength,
+        warmup_epochs=round(config.augmentation_warmup_ratio * config.num_train_epochs),
     )
 
 
