@@ -81,7 +81,7 @@ def _eval_results(result: Result) -> list[EvalResult]:
 
 def _introduction(config: dict[str, Any]) -> str:
     side = config["pretrained_cfg"]["input_size"][1]
-    names = ", ".join(f"`{_plain(name)}`" for name in config["label_names"])
+    names = ", ".join(f"`{plain(name)}`" for name in config["label_names"])
     narrow = " (a reduced one, see `model_args` in config.json)" if "model_args" in config else ""
     return (
         f"# {_title(config)}\n\n"
@@ -135,13 +135,13 @@ model.load_state_dict(load_file(hf_hub_download("{repo_id}", "model.safetensors"
 
 def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
     rows = [
-        [_plain(d["name"]), _plain(d["description"]), f"{d['train']:,}", f"{d['validation']:,}", f"{d['test']:,}"]
+        [plain(d["name"]), plain(d["description"]), f"{d['train']:,}", f"{d['validation']:,}", f"{d['test']:,}"]
         for d in training["datasets"]
     ]
     header = ["dataset", "what", "train", "validation", "test"]
     chose = "validation chose the epoch, " if any(d["validation"] for d in training["datasets"]) else ""
     intro = f"Images per split; {chose}test was looked at once."
-    parts = [f"## Data\n\n{intro}\n\n{_table(header, rows)}"]
+    parts = [f"## Data\n\n{intro}\n\n{as_table(header, rows)}"]
     if TRAIN_SAMPLES_NAME in pictures:
         alt = "Training images of each class, resized and randomly changed as the network saw them"
         parts.append(_picture(TRAIN_SAMPLES_NAME, alt))
@@ -151,12 +151,12 @@ def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
 
 
 def _recipe(training: TrainingRecord, pictures: Collection[str]) -> str:
-    rows = [[f"`{key}`", f"`{_plain(str(value))}`"] for key, value in training["recipe"].items()]
+    rows = [[f"`{key}`", f"`{plain(str(value))}`"] for key, value in training["recipe"].items()]
     seconds = sum(epoch["seconds"] for epoch in training["history"])
     validated = training["history"][-1]["validation"] is not None
     why = "the best on validation" if validated else "the last: it was trained on the validation images too"
-    where = ", ".join(f"{key} {_plain(str(value))}" for key, value in training["hardware"].items())
-    versions = ", ".join(f"{name} {_plain(version)}" for name, version in training["versions"].items())
+    where = ", ".join(f"{key} {plain(str(value))}" for key, value in training["hardware"].items())
+    versions = ", ".join(f"{name} {plain(version)}" for name, version in training["versions"].items())
     parts = [
         f"## Training\n\n{len(training['history'])} epochs in {seconds / 60:.1f} minutes; kept is epoch "
         f"{training['best_epoch']}, {why}. Hardware: {where}. Versions: {versions}. The history of "
@@ -164,7 +164,7 @@ def _recipe(training: TrainingRecord, pictures: Collection[str]) -> str:
     ]
     if CURVES_NAME in pictures:
         parts.append(_picture(CURVES_NAME, _curves_in_words(training)))
-    return "\n\n".join([*parts, _table(["option", "value"], rows)])
+    return "\n\n".join([*parts, as_table(["option", "value"], rows)])
 
 
 def _curves_in_words(training: TrainingRecord) -> str:
@@ -180,7 +180,7 @@ def _curves_in_words(training: TrainingRecord) -> str:
 def _results(label_names: Sequence[str], training: TrainingRecord, pictures: Collection[str]) -> str:
     rows = [
         [
-            _plain(r["dataset"]),
+            plain(r["dataset"]),
             r["split"],
             str(r["num_images"]),
             f"{r['accuracy']:.4f}",
@@ -190,22 +190,22 @@ def _results(label_names: Sequence[str], training: TrainingRecord, pictures: Col
         for r in training["results"]
         if "variant" not in r
     ]
-    parts = [f"## Results\n\n{_table(['dataset', 'split', 'images', 'accuracy', 'macro-F1', 'loss'], rows)}"]
+    parts = [f"## Results\n\n{as_table(['dataset', 'split', 'images', 'accuracy', 'macro-F1', 'loss'], rows)}"]
     parts += _variants(training)
     tests = [r for r in training["results"] if r["split"] == "test" and "variant" not in r]
     for result in tests:
-        title = f"Confusion matrix, {_plain(result['dataset'])} test"
+        title = f"Confusion matrix, {plain(result['dataset'])} test"
         # The pictures are of the first one.
         pictured = result is tests[0] and CONFUSION_MATRIX_NAME in pictures
         if pictured:
             parts.append(_picture(CONFUSION_MATRIX_NAME, f"{title}: {_confusions_in_words(label_names, result)}"))
         if len(label_names) <= MAX_TABLE_CLASSES:
-            header = ["true \\ predicted", *map(_plain, label_names)]
+            header = ["true \\ predicted", *map(plain, label_names)]
             body = [
-                [f"**{_plain(name)}**", *map(str, counts)]
+                [f"**{plain(name)}**", *map(str, counts)]
                 for name, counts in zip(label_names, result["confusion_matrix"], strict=True)
             ]
-            table = _table(header, body)
+            table = as_table(header, body)
             # For whoever cannot see the picture, or wants to copy the numbers; in nobody else's way.
             folded = f"<details><summary>{title}, as a table</summary>\n\n{table}\n\n</details>"
             parts.append(folded if pictured else f"{title}:\n\n{table}")
@@ -225,13 +225,13 @@ def _variants(training: TrainingRecord) -> list[str]:
     for r in results:
         accuracies.setdefault(r["variant"], {})[r["split"]] = r["accuracy"]
     means = [sum(row[split] for row in accuracies.values()) / len(accuracies) for split in splits]
-    rows = [[_plain(name), *(f"{row[split]:.4f}" for split in splits)] for name, row in accuracies.items()]
+    rows = [[plain(name), *(f"{row[split]:.4f}" for split in splits)] for name, row in accuracies.items()]
     rows.append(["**mean**", *(f"**{mean:.4f}**" for mean in means)])
     intro = (
-        f"Accuracy on the images of {_plain(results[0]['dataset'])} as other cameras would show them, one change at a "
+        f"Accuracy on the images of {plain(results[0]['dataset'])} as other cameras would show them, one change at a "
         "time (`train/variants.py`):"
     )
-    return [f"{intro}\n\n{_table(['variant', *splits], rows)}"]
+    return [f"{intro}\n\n{as_table(['variant', *splits], rows)}"]
 
 
 def _confusions_in_words(label_names: Sequence[str], result: Result) -> str:
@@ -252,16 +252,16 @@ def _limits() -> str:
 
 def _picture(name: str, alt: str) -> str:
     """A file beside the card, and in words what it shows."""
-    words = _plain(alt).translate(str.maketrans({"[": "(", "]": ")", "\\": "/"}))
+    words = plain(alt).translate(str.maketrans({"[": "(", "]": ")", "\\": "/"}))
     return f"![{words}]({name})"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Names come from datasets and configs of strangers: keep them from breaking out of table, code or HTML."""
     printable = "".join(c if c.isprintable() else " " for c in text)
     return printable.translate(str.maketrans({"|": "/", "`": "'", "<": "(", ">": ")"}))

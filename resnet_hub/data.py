@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from PIL import Image
 
 from resnet_hub import drawn_signs
+from resnet_hub.data_sources import read_csv_splits, read_h5_splits, split_files
 from resnet_hub.errors import DatasetError
 
 SPLITS = ("train", "validation", "test")
@@ -50,8 +51,14 @@ def load_image_dataset(
             - ``"signs"``: the folder ``$RESNET_HUB_DATA/signs``, else what ``$RESNET_HUB_SIGNS`` names (folder or id);
             - ``"cifar10"``: the folder ``$RESNET_HUB_DATA/cifar10``, else ``uoft-cs/cifar10`` on the Hub;
             - ``"drawn-signs"``: hands drawn by code, 1,800 / 300 / 300, needs neither files nor network;
-            - a folder: anything that ``datasets.load_dataset`` or ``datasets.load_from_disk`` reads;
+            - a folder of class folders, with split folders above them or without (``train/cat/1.jpg``, ``cat/1.jpg``);
+            - a folder with ``train.csv`` (and perhaps ``validation.csv``, ``test.csv``), or a CSV file, whose rows name
+              images below the same folder and their labels;
+            - a folder with HDF5 files as the course has them, ``train_signs.h5`` and ``test_signs.h5``;
+            - any other folder that ``datasets.load_dataset`` or ``datasets.load_from_disk`` reads;
             - a Hub id such as ``"user/dataset"``.
+
+            Images stay on the disk, memory-mapped or in their files, however many they are.
         image_column, label_column: Where they cannot be told from the column types.
         validation_fraction, test_fraction: Share of ``train`` (0 to 1, exclusive) that is cut off where the source has
             no such split; stratified by class, and a function of ``seed`` alone.
@@ -62,8 +69,13 @@ def load_image_dataset(
     """
     if name == "drawn-signs":
         return _drawn_signs()
-    splits = _rename_splits(_load(_resolve(name), revision, token), name)
-    columns = _find_columns(splits["train"], image_column, label_column, name)
+    source = _resolve(name)
+    splits = _read_files(Path(source), image_column, label_column)
+    if splits is not None:
+        splits, columns = _rename_splits(splits, name), ("image", "label")
+    else:
+        splits = _rename_splits(_load(source, revision, token), name)
+        columns = _find_columns(splits["train"], image_column, label_column, name)
     splits = _standardize(splits, *columns, name)
     for missing, fraction in [("test", test_fraction), ("validation", validation_fraction)]:
         if missing not in splits:
@@ -102,6 +114,20 @@ def _resolve(name: str) -> str:
     return source
 
 
+def _read_files(path: Path, image_column: str | None, label_column: str | None) -> dict[str, Dataset] | None:
+    """What :mod:`resnet_hub.data_sources` reads, None where there is nothing of the kind."""
+    if path.suffix == ".csv" and path.is_file():
+        return read_csv_splits({"train": path}, path.parent, image_column, label_column)
+    if not path.is_dir():
+        return None
+    split_names = (*SPLITS, *SPLIT_ALIASES)
+    if files := split_files(path, ".csv", split_names):
+        return read_csv_splits(files, path, image_column, label_column)
+    if files := split_files(path, ".h5", split_names):
+        return read_h5_splits(files)
+    return None
+
+
 def _load(source: str, revision: str | None, token: str | bool | None) -> DatasetDict:
     path = Path(source)
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
@@ -110,9 +136,9 @@ def _load(source: str, revision: str | None, token: str | bool | None) -> Datase
     if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
         raise DatasetError(f"there is no folder {source}: check the path, or give a Hub id such as 'user/dataset'")
     if path.is_file():
-        raise DatasetError(f"{source} is a file: give the folder that it lies in")
+        raise DatasetError(f"{source} is a file, and no CSV: give the folder that it lies in")
     try:
-        return datasets.load_dataset(source, revision=revision, token=token)
+        return datasets.load_dataset(source, revision=revision, token=token, cache_dir=_cache_dir(path))
     # Parsers of a dozen file formats and an HTTP client stand behind this call; their errors share no base class.
     except Exception as error:
         what = f"the folder {source}" if path.is_dir() else f"Hub dataset {source!r} (there is no such local folder)"
@@ -122,7 +148,22 @@ def _load(source: str, revision: str | None, token: str | bool | None) -> Datase
         ) from error
 
 
-def _rename_splits(loaded: DatasetDict, name: str) -> dict[str, Dataset]:
+def _cache_dir(folder: Path) -> str | None:
+    """A cache of its own for every content of a dataset folder; the usual one for everything else.
+
+    Of folders whose README.md lists data files (as on the Hub) ``datasets`` 5.2 looks at the folder's name alone, and
+    would go on giving what it read before a file was changed, or what lies in another folder of that name.
+    """
+    if not (folder / "README.md").is_file():
+        return None
+    key = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        status = file.stat()
+        key.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+    return str(Path(datasets.config.HF_DATASETS_CACHE, "resnet_hub_folders", key.hexdigest()[:16]))
+
+
+def _rename_splits(loaded: dict[str, Dataset], name: str) -> dict[str, Dataset]:
     splits = {SPLIT_ALIASES.get(str(split), str(split)): rows for split, rows in loaded.items()}
     if "train" not in splits:
         raise DatasetError(f"{name} has no split 'train', only {', '.join(splits)}: rename one of them")

@@ -191,3 +191,16 @@ def test_real_cifar10_has_its_ten_classes_in_equal_parts():
     assert {split: len(r) for split, r in loaded.items()} == {"train": 45_000, "validation": 5_000, "test": 10_000}
     assert loaded["train"].features["label"].names[:2] == ["airplane", "automobile"]
     assert Counter(loaded["validation"]["label"]) == dict.fromkeys(range(10), 500)
+
+
+def test_a_dataset_folder_that_was_changed_is_read_again(tmp_path):
+    """``datasets`` alone would not, where a README.md lists the files."""
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
+    lengths = []
+    for place, num in [("a", 40), ("a", 60), ("b", 80)]:
+        folder = tmp_path / place / "mine"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(card)
+        rows(num).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+        lengths.append(sum(len(rows) for rows in load_image_dataset(str(folder)).values()))
+    assert lengths == [40, 60, 80]

@@ -323,19 +323,21 @@ def test_the_range_test_suggests_a_rate_that_trains(train_here, colors, tmp_path
     assert record_of(tmp_path / "run")["results"][-1]["accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("num_workers", ["0", "1"])
-def test_a_broken_image_is_named_with_its_row(tmp_path, num_workers):
+def test_a_broken_image_is_named_before_the_first_step_and_left_out_on_request(tmp_path):
     for split, name in [(split, name) for split in ("train", "validation", "test") for name in ("a", "b")]:
         (tmp_path / "images" / split / name).mkdir(parents=True)
         for i in range(8):
-            Image.new("RGB", (8, 8)).save(tmp_path / "images" / split / name / f"{i}.png")
+            Image.new("RGB", (8, 8), (i, i, 9)).save(tmp_path / "images" / split / name / f"{i}.png")
     (tmp_path / "images" / "train" / "b" / "3.png").write_text("no image")
-    options = ("--dataset_name", tmp_path / "images", "--dataloader_num_workers", num_workers)
-    result = launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path, check=False)
+    options = options_of(dataset_name=tmp_path / "images", num_train_epochs=1)
+    result = launch(sys.executable, SCRIPT, *options, cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert "error: row 11 of the dataset: " in result.stderr
-    assert str(Path("train", "b", "3.png")) in result.stderr
+    assert re.search(r"train, row 11 \(.*train/b/3\.png\): this is no image", result.stderr)
+    assert "--skip_corrupt True" in result.stderr
     assert "Traceback" not in result.stderr
+    result = launch(sys.executable, SCRIPT, *options, "--skip_corrupt", "True", cwd=tmp_path)
+    assert "1 images cannot be read:" in result.stdout
+    assert record_of(tmp_path / "runs" / "images-resnet50")["datasets"][0]["train"] == 15
 
 
 def test_user_errors_exit_with_2_a_next_step_and_no_traceback(run, colors, tmp_path):

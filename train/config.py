@@ -35,6 +35,8 @@ class TrainingConfig:
     """Share of train (0 to 1) that becomes validation where the dataset has none."""
     split_seed: int = 0
     """Seed of that cut; apart from --seed, so that runs with other seeds are judged on the same images."""
+    skip_corrupt: bool = False
+    """Go on without images that cannot be read, rather than refuse."""
     max_train_samples: int | None = None
     """Use only so many training images (for trials)."""
     max_eval_samples: int | None = None

@@ -8,6 +8,7 @@ import datasets
 from accelerate import Accelerator
 
 from resnet_hub.data import describe, load_image_dataset, signs_is_available
+from resnet_hub.data_checks import check_dataset
 from resnet_hub.errors import DatasetError
 from train.config import TrainingConfig
 
@@ -64,7 +65,7 @@ def load_training_data(config: TrainingConfig, accelerator: Accelerator) -> Trai
     if config.extra_dataset_name and config.extra_dataset_name not in names:
         names.append(config.extra_dataset_name)
     with accelerator.main_process_first():  # the others then find what it cached
-        data = TrainingData({name: _load_limited(name, config) for name in names})
+        data = TrainingData({name: _load_checked(name, config, accelerator) for name in names})
     if config.train_on_validation:
         splits = data.datasets[data.name]
         splits["train"] = datasets.concatenate_datasets([splits["train"], splits["validation"]])
@@ -87,6 +88,14 @@ def choose_dataset(config: TrainingConfig, accelerator: Accelerator) -> str:
         "it reads photos is not measured.\n*** For photos set RESNET_HUB_DATA or RESNET_HUB_SIGNS, or --dataset_name."
     )
     return "drawn-signs"
+
+
+def _load_checked(name: str, config: TrainingConfig, accelerator: Accelerator) -> datasets.DatasetDict:
+    """Without what cannot be read, if that was asked for; says what else was found."""
+    splits, report = check_dataset(_load_limited(name, config), skip_corrupt=config.skip_corrupt)
+    for line in report.lines():
+        accelerator.print(f"{name}: {line}")
+    return splits
 
 
 def _load_limited(name: str, config: TrainingConfig) -> datasets.DatasetDict:
