@@ -98,6 +98,14 @@ class RunningApp(NamedTuple):
         return f"http://127.0.0.1:{self.port}/"
 
 
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def start_app() -> Iterator[Callable[..., RunningApp]]:
     """Starts ``app.py`` on a free port and waits until it answers; ends what it started."""

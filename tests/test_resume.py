@@ -271,6 +271,37 @@ def test_two_processes_stop_together_and_go_on_exactly(colors, tmp_path):
     assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
 
 
+def start_machines(port: int, colors: Path, cwd: Path, **options: Any) -> list[subprocess.Popen]:
+    """Two "machines" with one process each, which find each other at ``port``."""
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1")
+    meet = ("--master_addr", "127.0.0.1", "--master_port", port)
+    arguments = options_of(dataset_name=colors, num_train_epochs=30, **options)
+    return [start(*torchrun, *meet, "--node_rank", rank, SCRIPT, *arguments, cwd=cwd) for rank in (0, 1)]
+
+
+def wait_for(machines: list[subprocess.Popen]) -> None:
+    for machine in machines:
+        output, _ = machine.communicate(timeout=120)
+        assert machine.returncode == 0, output
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_ends_the_other_and_the_restarted_pair_goes_on_exactly(colors, tmp_path, free_port):
+    wait_for(start_machines(free_port, colors, tmp_path, output_dir="whole"))
+    first, second = start_machines(free_port, colors, tmp_path, output_dir="run")
+    wait_for_line(first, "epoch 2:")
+    worker = int(subprocess.check_output(["pgrep", "-P", str(second.pid)], text=True).split()[-1])
+    for process in (second.pid, worker):
+        os.kill(process, signal.SIGKILL)
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode != 0
+    assert "error: another of the 2 processes ended" in output
+    assert "train/train.py --resume_from_checkpoint run" in output
+    second.communicate()
+    wait_for(start_machines(free_port, colors, tmp_path, output_dir="run", resume_from_checkpoint="auto"))
+    assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
+
+
 def test_both_processes_end_with_equal_weights(colors, tmp_path):
     """Rank 1 saves nothing, so it is asked to write its weights down."""
     script = tmp_path / "both.py"

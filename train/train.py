@@ -24,7 +24,7 @@ from datasets import Dataset, disable_progress_bars
 
 from resnet_hub import ResNetForImageClassification, ResNetHubError
 from resnet_hub.checkpoint import TRAINING_NAME, WEIGHTS_NAME, Result, TrainingRecord, read_training_record
-from resnet_hub.errors import ConfigurationError
+from resnet_hub.errors import ConfigurationError, TrainingError
 from train.batches import Collate, EvaluationBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
@@ -36,7 +36,7 @@ from train.states import State, find_states, load_newest_state, remove_leftovers
 from train.tracking import start_tracking
 from train.trainer import Trainer, make_augmentation, without_matrix
 from train.variants import BACKGROUND_VARIANTS, VARIANTS
-from train.watch import Interrupted, Watch
+from train.watch import Interrupted, Watch, is_loss_of_a_process
 
 
 def main(config: TrainingConfig) -> int:
@@ -74,6 +74,13 @@ def main(config: TrainingConfig) -> int:
                 f"{output_dir}"
             )
             return interruption.exit_code
+        except RuntimeError as error:
+            if is_loss_of_a_process(error):
+                raise TrainingError(
+                    f"another of the {accelerator.num_processes} processes ended, its own output says why; start all "
+                    f"of them again with: train/train.py --resume_from_checkpoint {output_dir}"
+                ) from error
+            raise
     if accelerator.is_main_process:
         remove_states(output_dir)
     accelerator.print(f"saved {output_dir}; serve it with: python app.py --model {output_dir}")

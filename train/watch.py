@@ -28,6 +28,11 @@ class Interrupted(Exception):
         self.exit_code = 128 + number
 
 
+def is_loss_of_a_process(error: RuntimeError) -> bool:
+    """Whether it is how Gloo and NCCL say that another process is gone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
 class Watch:
     """Call :meth:`look` after every step, on every process.
 
