@@ -91,6 +91,11 @@ def signs_is_available() -> bool:
         return False
 
 
+def public_name(name: str) -> str:
+    """What records and pictures call a dataset: a folder or file by its own name, for where it lies is nobody's business."""
+    return Path(name).name if Path(name).exists() else name
+
+
 def describe(name: str) -> str:
     """What a model card says of the dataset beside its name."""
     return ALIASES.get(name, "images")

@@ -1,6 +1,7 @@
 """train/evaluate.py: several checkpoints on one dataset, exactly, on any number of processes."""
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def test_predictions_are_written_for_every_image(checkpoint, colors, tmp_path, s
     assert accuracy == pytest.approx(record_of(checkpoint)["results"][-1]["accuracy"])
     assert all(1 / 3 < float(row["score"]) <= 1 for row in rows)
     assert not list(tmp_path.glob(".*"))  # nothing half-written stays
+
+
+def test_a_confusion_matrix_is_drawn_for_every_checkpoint(checkpoint, colors, tmp_path, capsys):
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    folder = tmp_path / "matrices"
+    checkpoints = (str(checkpoint), str(copy))
+    main(EvaluationConfig(checkpoints, str(colors), confusion_matrices=folder, dataloader_num_workers=0))
+    pictures = sorted(folder.iterdir())
+    assert [file.name for file in pictures] == sorted(
+        f"{name.strip('/').replace('/', '-')}.png" for name in checkpoints
+    )
+    # Of the same data as the one that training drew.
+    assert all(file.read_bytes() == (checkpoint / "confusion_matrix.png").read_bytes() for file in pictures)
 
 
 def test_labels_are_numbered_as_the_checkpoint_does(tiny_model):

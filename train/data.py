@@ -1,13 +1,12 @@
 """The images of a run: one dataset that chooses the epoch and is tested on, and perhaps a second that joins it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
 from accelerate import Accelerator
 
-from resnet_hub.data import describe, load_image_dataset, signs_is_available
+from resnet_hub.data import describe, load_image_dataset, public_name, signs_is_available
 from resnet_hub.data_checks import check_dataset
 from resnet_hub.errors import DatasetError
 from train.config import TrainingConfig
@@ -44,8 +43,7 @@ class TrainingData:
         """For the training record: names, what they are, images per split that this run uses."""
         return [
             {
-                # A folder's own name: where it lies on this machine is nobody's business.
-                "name": Path(name).name if Path(name).is_dir() else name,
+                "name": public_name(name),
                 "description": describe(name),
                 "train": len(splits["train"]),
                 "validation": len(splits["validation"]) if name == self.name else 0,

@@ -22,12 +22,13 @@ import tyro
 from accelerate import Accelerator
 
 from resnet_hub import ResNetForImageClassification, ResNetHubError
-from resnet_hub.checkpoint import write_atomically
-from resnet_hub.data import load_image_dataset
+from resnet_hub.checkpoint import Result, write_atomically
+from resnet_hub.data import load_image_dataset, public_name
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
 from train.engine import Predictions, evaluate
 from train.environment import make_accelerator
+from train.pictures import draw_confusion_matrix, encode_png
 
 COLUMNS = ("checkpoint", "accuracy", "macro-F1", "loss", "calibration error", "parameters", "images/s")
 
@@ -56,6 +57,8 @@ class EvaluationConfig:
     """Processes that read images beside each evaluating process; 0 for none."""
     predictions: Path | None = None
     """Write a row for every checkpoint and image to this .csv or .parquet file."""
+    confusion_matrices: Path | None = None
+    """Write a picture for every checkpoint into this folder, NAME.png."""
 
     def __post_init__(self) -> None:
         if not self.checkpoints:
@@ -72,7 +75,7 @@ def main(config: EvaluationConfig) -> None:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     rows = load_split(config, accelerator)
-    table, predicted = [], []
+    table, predicted, matrices = [], [], {}
     for name in config.checkpoints:
         with accelerator.main_process_first():  # the others then find the download in the cache
             model = ResNetForImageClassification.from_pretrained(name, map_location=accelerator.device)
@@ -82,11 +85,18 @@ def main(config: EvaluationConfig) -> None:
         seconds = time.perf_counter() - start
         table.append(table_row(name, model, predictions, seconds))
         predicted.append(prediction_rows(name, model, predictions))
+        result = Result(
+            dataset=public_name(config.dataset_name), split=config.split, **predictions.metrics(model.num_classes)
+        )
+        matrices[name] = (result, model.label_names)
     if accelerator.is_main_process:
         print(f"{config.dataset_name}, {config.split}: {len(rows):,} images\n\n{as_table(table)}")
         if config.predictions is not None:
             write_predictions(datasets.concatenate_datasets(predicted), config.predictions)
             print(f"\nwrote {config.predictions}")
+        if config.confusion_matrices is not None:
+            write_confusion_matrices(matrices, config.confusion_matrices)
+            print(f"\nwrote {len(matrices)} pictures to {config.confusion_matrices}")
     accelerator.end_training()
 
 
@@ -166,6 +176,18 @@ def write_predictions(table: datasets.Dataset, file: Path) -> None:
             write(temporary)
     except OSError as error:
         raise ConfigurationError(f"--predictions {file} cannot be written ({error}): choose another file") from error
+
+
+def write_confusion_matrices(matrices: dict[str, tuple[Result, list[str]]], folder: Path) -> None:
+    """``matrices``: by checkpoint its metrics and label names."""
+    for name, (result, label_names) in matrices.items():
+        # Folders and Hub ids have slashes in them.
+        file = folder / f"{name.strip('./').replace('/', '-')}.png"
+        try:
+            with write_atomically(file) as temporary:
+                temporary.write_bytes(encode_png(draw_confusion_matrix(result, label_names)))
+        except OSError as error:
+            raise ConfigurationError(f"{file} cannot be written ({error}): choose another folder") from error
 
 
 if __name__ == "__main__":
