@@ -92,7 +92,7 @@ def signs_is_available() -> bool:
 
 
 def public_name(name: str) -> str:
-    """What records and pictures call a dataset: a folder or file by its own name, for where it lies is nobody's business."""
+    """What records call a dataset: of a folder or file its own name, for where it lies is nobody's business."""
     return Path(name).name if Path(name).exists() else name
 
 

@@ -39,6 +39,8 @@ class TrainingConfig:
     """Go on without images that cannot be read, rather than refuse."""
     max_train_samples: int | None = None
     """Use only so many training images (for trials)."""
+    max_extra_train_samples: int | None = None
+    """Use only so many training images of the second dataset."""
     max_eval_samples: int | None = None
     """Use only so many images of validation and test (for trials)."""
 
@@ -208,6 +210,7 @@ class TrainingConfig:
 
 _MINIMA = {
     "max_train_samples": 1,
+    "max_extra_train_samples": 1,
     "max_eval_samples": 1,
     "image_size": 32,
     "num_train_epochs": 1,

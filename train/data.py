@@ -90,13 +90,6 @@ def choose_dataset(config: TrainingConfig, accelerator: Accelerator) -> str:
 
 def _load_checked(name: str, config: TrainingConfig, accelerator: Accelerator) -> datasets.DatasetDict:
     """Without what cannot be read, if that was asked for; says what else was found."""
-    splits, report = check_dataset(_load_limited(name, config), skip_corrupt=config.skip_corrupt)
-    for line in report.lines():
-        accelerator.print(f"{name}: {line}")
-    return splits
-
-
-def _load_limited(name: str, config: TrainingConfig) -> datasets.DatasetDict:
     splits = load_image_dataset(
         name,
         image_column=config.image_column_name,
@@ -104,8 +97,13 @@ def _load_limited(name: str, config: TrainingConfig) -> datasets.DatasetDict:
         validation_fraction=config.train_val_split,
         seed=config.split_seed,
     )
+    is_extra = name == config.extra_dataset_name
     for split, rows in splits.items():
-        limit = config.max_train_samples if split == "train" else config.max_eval_samples
+        for_training = config.max_extra_train_samples if is_extra else config.max_train_samples
+        limit = for_training if split == "train" else config.max_eval_samples
         if limit is not None and limit < len(rows):
             splits[split] = rows.shuffle(seed=config.split_seed).select(range(limit))
+    splits, report = check_dataset(splits, skip_corrupt=config.skip_corrupt)
+    for line in report.lines():
+        accelerator.print(f"{name}: {line}")
     return splits
