@@ -21,11 +21,12 @@ import numpy as np
 import tyro
 from accelerate import Accelerator
 
-from resnet_hub import ResNetForImageClassification, ResNetHubError
+from resnet_hub import ResNetForImageClassification
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.data import load_image_dataset, public_name
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
+from train.command import run_command
 from train.engine import Predictions, evaluate
 from train.environment import make_accelerator
 from train.pictures import draw_confusion_matrix, encode_png
@@ -191,8 +192,4 @@ def write_confusion_matrices(matrices: dict[str, tuple[Result, list[str]]], fold
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(EvaluationConfig, config=(tyro.conf.FlagConversionOff,), use_underscores=True))
-    except ResNetHubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(lambda: main(tyro.cli(EvaluationConfig, config=(tyro.conf.FlagConversionOff,), use_underscores=True)))

@@ -19,9 +19,9 @@ if not __package__:
 from accelerate.utils import set_seed
 from datasets import disable_progress_bars
 
-from resnet_hub import ResNetHubError
 from resnet_hub.errors import TrainingError
 from train.batches import Batch
+from train.command import run_command
 from train.config import TrainingConfig, parse_config
 from train.data import load_training_data
 from train.engine import progress, train_step
@@ -42,7 +42,7 @@ def main(config: TrainingConfig) -> None:
         disable_progress_bars()
     data = load_training_data(config, accelerator)
     set_seed(config.seed)
-    model = make_model(config, data.label_names)
+    model = make_model(config, data.label_names, accelerator)
     trainer = Trainer(accelerator, model, data, config, start_record(config, data, accelerator), Path())
     rates, losses = range_test(trainer)
     for rate, loss in list(zip(rates, losses, strict=True))[::5]:
@@ -98,8 +98,4 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_config())
-    except ResNetHubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(lambda: main(parse_config()))

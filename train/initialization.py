@@ -11,14 +11,17 @@ from resnet_hub.errors import ConfigurationError
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
-def load_initial_weights(model: ResNetForImageClassification, source: str) -> None:
-    """Replace the weights of ``model`` by those of ``source``; says what becomes of the classifier.
+def load_initial_weights(model: ResNetForImageClassification, source: str) -> str:
+    """Replace the weights of ``model`` by those of ``source``.
 
     The classifier comes along where the label names are the same, else it stays the fresh one.
 
     Args:
         model: With the architecture of the weights, and the classes to be trained.
         source: A checkpoint folder, a Hub id (ours or timm's), or a ``.safetensors`` file with torchvision's names.
+
+    Returns:
+        What became of the classifier, to be told.
 
     Raises:
         CheckpointError: not found, or damaged.
@@ -31,13 +34,14 @@ def load_initial_weights(model: ResNetForImageClassification, source: str) -> No
         file, label_names = folder / WEIGHTS_NAME, read_json(folder, CONFIG_NAME).get("label_names")
     weights = read_weights(file)
     if label_names == model.label_names:
-        print(f"initial weights from {source}, with its classifier: the classes are the same")
+        classifier = "its classifier: the classes are the same"
     else:
         for name in CLASSIFIER:
             weights[name] = model.state_dict()[name]
-        print(f"initial weights from {source}, with a new classifier for {model.num_classes} classes")
+        classifier = f"a new classifier for {model.num_classes} classes"
     _check_same_network(model.state_dict(), weights, source)
     model.load_state_dict(weights)
+    return f"initial weights from {source}, with {classifier}"
 
 
 def _check_same_network(expected: dict[str, Tensor], weights: dict[str, Tensor], source: str) -> None:

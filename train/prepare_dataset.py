@@ -22,11 +22,11 @@ from datasets.table import embed_table_storage
 from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from resnet_hub import ResNetHubError
 from resnet_hub.card import as_table, plain
 from resnet_hub.data import load_image_dataset
 from resnet_hub.data_checks import DatasetReport, check_dataset
 from resnet_hub.errors import ConfigurationError, DatasetError
+from train.command import run_command
 
 #: Images per parquet file: at 100 kB each about 500 MB, what the Hub advises at most.
 IMAGES_PER_FILE = 5000
@@ -187,8 +187,4 @@ def upload(folder: Path, repo_id: str, private: bool) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(PreparationConfig, config=(tyro.conf.FlagConversionOff,), use_underscores=True))
-    except ResNetHubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(lambda: main(tyro.cli(PreparationConfig, config=(tyro.conf.FlagConversionOff,), use_underscores=True)))

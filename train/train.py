@@ -22,10 +22,12 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, disable_progress_bars
 
-from resnet_hub import ResNetForImageClassification, ResNetHubError
+from resnet_hub import ResNetForImageClassification
 from resnet_hub.checkpoint import TRAINING_NAME, WEIGHTS_NAME, Result, TrainingRecord, read_training_record
+from resnet_hub.data import public_name
 from resnet_hub.errors import ConfigurationError, TrainingError
 from train.batches import Collate, EvaluationBatches, make_loader
+from train.command import run_command
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
 from train.engine import Predictions, evaluate
@@ -54,7 +56,7 @@ def main(config: TrainingConfig) -> int:
         accelerator.print(f"{output_dir} is a finished run: nothing to go on with")
         return 0
     set_seed(config.seed, deterministic=config.deterministic)
-    model = make_model(config, data.label_names)
+    model = make_model(config, data.label_names, accelerator)
     record = start_record(config, data, accelerator)
     trainer = Trainer(accelerator, model, data, config, record, output_dir)
     if state is not None:
@@ -73,6 +75,7 @@ def main(config: TrainingConfig) -> int:
                 f"{trainer.learning_rate.num_steps}: saved. Go on with: train/train.py --resume_from_checkpoint "
                 f"{output_dir}"
             )
+            accelerator.end_training()
             return interruption.exit_code
         except RuntimeError as error:
             if is_loss_of_a_process(error):
@@ -224,7 +227,9 @@ def is_finished(output_dir: Path) -> bool:
     return any(result["split"] == "test" for result in record["results"])
 
 
-def make_model(config: TrainingConfig, label_names: list[str]) -> ResNetForImageClassification:
+def make_model(
+    config: TrainingConfig, label_names: list[str], accelerator: Accelerator
+) -> ResNetForImageClassification:
     sizes = {"layers": config.layers, "channels": config.channels}
     model = ResNetForImageClassification(
         config.model_name,
@@ -233,14 +238,18 @@ def make_model(config: TrainingConfig, label_names: list[str]) -> ResNetForImage
         **{name: value for name, value in sizes.items() if value is not None},
     )
     if config.init_from is not None:
-        load_initial_weights(model, config.init_from)
+        accelerator.print(load_initial_weights(model, config.init_from))
     return model.to(memory_format=torch.channels_last)
 
 
 def start_record(config: TrainingConfig, data: TrainingData, accelerator: Accelerator) -> TrainingRecord:
     described = data.describe()
+    recipe = recipe_of(config) | {"dataset_name": described[0]["name"]}
+    for name in ("extra_dataset_name", "init_from"):
+        if name in recipe:
+            recipe[name] = public_name(recipe[name])
     return TrainingRecord(
-        recipe=recipe_of(config) | {"dataset_name": described[0]["name"]},
+        recipe=recipe,
         datasets=described,
         versions=versions(),
         hardware=hardware(accelerator),
@@ -252,11 +261,4 @@ def start_record(config: TrainingConfig, data: TrainingData, accelerator: Accele
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(parse_config()))
-    except ResNetHubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted before the first step: there is nothing to save", file=sys.stderr)
-        sys.exit(130)
+    run_command(lambda: main(parse_config()))

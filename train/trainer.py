@@ -207,7 +207,13 @@ class Trainer:
                 self.accelerator, self.trained, self.validation_loader, description="validation", watch=watch
             )
         watch.settle()
-        return predictions.metrics(self.model.num_classes)
+        metrics = predictions.metrics(self.model.num_classes)
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingError(
+                f"the validation loss became {metrics['loss']} in epoch {self.epoch}: lower --learning_rate. What was "
+                "saved is of the epochs before"
+            )
+        return metrics
 
     def _finish_epoch(self, train: Metrics, validation: Metrics | None, seconds: float) -> None:
         """Write the epoch down; keep its checkpoint where it is among the best."""
