@@ -18,7 +18,7 @@ import training_runs
 from safetensors.torch import load_file
 from training_runs import SCRIPT, TORCHRUN, environment, launch, options_of, record_of
 
-from resnet_hub.errors import CheckpointError, ConfigurationError
+from resnet_hub.errors import CheckpointError, ConfigurationError, TrainingError
 from train import engine, states
 
 
@@ -168,6 +168,14 @@ def test_the_same_images_per_update_may_be_cut_otherwise(train_here, tmp_path):
     smaller = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     assert train_here(folder, resume_from_checkpoint="auto", **smaller) == 0
     assert [line["epoch"] for line in record_of(folder)["history"]] == [1, 2, 3]
+
+
+def test_a_step_that_breaks_is_not_saved_though_somebody_asks_to_stop(train_here, tmp_path):
+    """SIGTERM during the first step, whose huge rate breaks the second, after which the flag of the first is read."""
+    options = {"learning_rate": 1e30, "max_grad_norm": 0, "warmup_ratio": 0}
+    with pytest.raises(TrainingError, match="step 2 of 45"):
+        train_here(tmp_path / "run", ("_update", 1), **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_is_named_and_earlier_states_stay(train_here, tmp_path):

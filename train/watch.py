@@ -1,6 +1,5 @@
 """What all processes must learn of each other after every step: that somebody asks to stop, or that a loss broke."""
 
-import math
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -73,25 +72,27 @@ class Watch:
             Interrupted: a process was asked to stop.
             TrainingError: a loss was NaN or infinite.
         """
-        self.settle()
         device = self._accelerator.device
         stop = torch.tensor(float(self._signal is not None), device=device)
         broken = stop.new_zeros(()) if losses is None else (~torch.isfinite(losses)).any().float()
         flags = self._accelerator.reduce(torch.stack([broken, stop]), reduction="sum")
-        self._pending = (flags, describe if losses is not None else None)
+        previous, self._pending = self._pending, (flags, describe if losses is not None else None)
+        if previous is not None and self._judge(*previous):
+            self.settle()  # whoever asked to stop still does, and this step must be sound before it is saved
 
     def settle(self) -> None:
         """Act on what the last :meth:`look` shared. Raises as it does."""
-        if self._pending is None:
-            return
-        (broken, stop), describe = self._pending[0].tolist(), self._pending[1]
-        self._pending = None
-        # A sum, and NaN where a process sent one.
-        if broken or math.isnan(broken):
+        pending, self._pending = self._pending, None
+        if pending is not None and self._judge(*pending):
+            raise Interrupted(self._signal or signal.SIGTERM)
+
+    def _judge(self, flags: Tensor, describe: Callable[[], str] | None) -> bool:
+        """Whether somebody asked to stop. Raises ``TrainingError`` where a loss was not finite."""
+        broken, stop = flags.tolist()
+        if broken:
             found = [text for text in gather_object([describe() if describe else ""]) if text]
             raise TrainingError(
                 f"the loss is not finite any more: {'; '.join(found)}. Nothing was saved since. Lower --learning_rate, "
                 "or add --detect_anomaly True to see which operation it comes from"
             )
-        if stop:
-            raise Interrupted(self._signal or signal.SIGTERM)
+        return bool(stop)
