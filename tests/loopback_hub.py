@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx")
+LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx", ".parquet")
 
 
 class HubError(Exception):
@@ -82,6 +82,21 @@ class Repo:
         return known[revision]
 
 
+def _full_name(request: Request) -> str:
+    """Of the repository that the address names, as addresses of pages have it: datasets begin with ``datasets/``."""
+    is_dataset = request.path_params.get("kind") == "datasets" or request.url.path.startswith("/datasets/")
+    return ("datasets/" if is_dataset else "") + "{owner}/{name}".format_map(request.path_params)
+
+
+def _entry(path: str, file: File) -> dict[str, Any]:
+    known: dict[str, Any] = {"oid": file.oid, "size": len(file.content)}
+    return {"type": "file", "path": path} | known | ({"lfs": known | {"pointerSize": 134}} if file.lfs else {})
+
+
+def _folder_entry(path: str) -> dict[str, Any]:
+    return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0}
+
+
 class LoopbackHub:
     """The server, an ASGI application. Tests may read ``repos`` and ``requests``, and change ``repos``.
 
@@ -95,20 +110,26 @@ class LoopbackHub:
         self.lfs_objects: dict[str, bytes] = {}
         self.requests: list[str] = []  # such as "GET /api/models/me/hands"
         self.url = ""
-        api, lfs = "/api/models/{owner}/{name}", "/{owner}/{name}.git/info/lfs/objects"
+        api = "/api/{kind}/{owner}/{name}"
         routes = [
             Route("/api/repos/create", self._create, methods=["POST"]),
             Route("/api/validate-yaml", self._validate_yaml, methods=["POST"]),
             Route(api, self._info),
             Route(f"{api}/revision/{{revision}}", self._info),
             Route(f"{api}/tree/{{revision}}", self._tree),
+            Route(f"{api}/tree/{{revision}}/{{folder:path}}", self._tree),
+            Route(f"{api}/paths-info/{{revision}}", self._paths_info, methods=["POST"]),
             Route(f"{api}/preupload/{{revision}}", self._preupload, methods=["POST"]),
             Route(f"{api}/commit/{{revision}}", self._commit, methods=["POST"]),
-            Route(f"{lfs}/batch", self._lfs_batch, methods=["POST"]),
-            Route(f"{lfs}/verify", self._lfs_verify, methods=["POST"]),
             Route("/lfs/{oid}", self._lfs_put, methods=["PUT"]),
-            Route("/{owner}/{name}/resolve/{revision}/{path:path}", self._resolve),  # HEAD comes with GET
         ]
+        for place in ("/datasets", ""):
+            lfs = f"{place}/{{owner}}/{{name}}.git/info/lfs/objects"
+            routes += [
+                Route(f"{lfs}/batch", self._lfs_batch, methods=["POST"]),
+                Route(f"{lfs}/verify", self._lfs_verify, methods=["POST"]),
+                Route(f"{place}/{{owner}}/{{name}}/resolve/{{revision}}/{{path:path}}", self._resolve),  # and HEAD
+            ]
         self._app = Starlette(routes=routes, exception_handlers={HubError: lambda _, error: error.response})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,7 +164,7 @@ class LoopbackHub:
     def _repo(self, request: Request, *, write: bool = False) -> Repo:
         """The repository that the address names. One that the user may not see answers as one that does not exist."""
         user, owner = self._user(request), request.path_params["owner"]
-        repo = self.repos.get(f"{owner}/{request.path_params['name']}")
+        repo = self.repos.get(_full_name(request))
         if repo is None or (repo.private and user != owner):
             raise HubError(404 if user else 401, "RepoNotFound", "Repository not found")
         if write and user != owner:
@@ -157,7 +178,7 @@ class LoopbackHub:
         owner = wanted.get("organization") or user
         if user is None or user != owner:
             raise HubError(403 if user else 401, None, f"Only {owner} may create a model there")
-        repo_id = f"{owner}/{wanted['name']}"
+        repo_id = f"{'datasets/' if wanted.get('type') == 'dataset' else ''}{owner}/{wanted['name']}"
         exists = repo_id in self.repos
         if not exists:
             self.repos[repo_id] = Repo(private=wanted.get("visibility") == "private")
@@ -171,11 +192,24 @@ class LoopbackHub:
         return JSONResponse({"id": repo_id, "sha": commit.sha, "private": repo.private, "siblings": siblings})
 
     async def _tree(self, request: Request) -> Response:
+        """Everything below a folder, or only what lies directly in it."""
+        files = self._repo(request).at(request.path_params["revision"]).files
+        start = f"{request.path_params['folder']}/" if request.path_params.get("folder") else ""
+        recursive = request.query_params.get("recursive", "").lower() == "true"
+        below = {path: file for path, file in files.items() if path.startswith(start)}
+        folders = {path[: path.index("/", len(start))] for path in below if "/" in path[len(start) :]}
+        direct = {path: file for path, file in below.items() if recursive or "/" not in path[len(start) :]}
+        return JSONResponse([*map(_folder_entry, sorted(folders)), *(_entry(*item) for item in direct.items())])
+
+    async def _paths_info(self, request: Request) -> Response:
+        files = self._repo(request).at(request.path_params["revision"]).files
+        form = await request.form()
         entries = []
-        for path, file in self._repo(request).at(request.path_params["revision"]).files.items():
-            known: dict[str, Any] = {"oid": file.oid, "size": len(file.content)}
-            lfs = {"lfs": known | {"pointerSize": 134}} if file.lfs else {}
-            entries.append({"type": "file", "path": path} | known | lfs)
+        for path in form.getlist("paths"):
+            if path in files:
+                entries.append(_entry(path, files[path]))
+            elif any(name.startswith(f"{path}/") for name in files):
+                entries.append(_folder_entry(path))
         return JSONResponse(entries)
 
     async def _resolve(self, request: Request) -> Response:

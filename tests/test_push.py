@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
@@ -19,6 +20,9 @@ from loopback_hub import File, LoopbackHub
 
 from resnet_hub import CheckpointError, ResNetForSigns
 from resnet_hub.checkpoint import TrainingRecord
+from resnet_hub.data import load_image_dataset
+from resnet_hub.errors import DatasetError
+from train.prepare_dataset import PreparationConfig, main
 
 Logits = list[list[float]]
 
@@ -57,6 +61,17 @@ def push_a_copy(repo_id: str, copy_id: str) -> None:
 
 def create_empty(repo_id: str) -> None:
     HfApi().create_repo(repo_id)
+
+
+def prepare_and_push(source: str, repo_id: str, private: bool = False) -> None:
+    main(PreparationConfig(source, push_to_hub=repo_id, private=private))
+
+
+def pixels_by_split(name: str) -> dict[str, list[tuple[bytes, int]]]:
+    return {
+        split: [(np.asarray(row["image"]).tobytes(), row["label"]) for row in rows]
+        for split, rows in load_image_dataset(name).items()
+    }
 
 
 # -- where they run ----------------------------------------------------------------------------------------------------
@@ -230,3 +245,34 @@ def test_a_private_repo_loads_for_its_owner(author):
 def test_what_cannot_be_loaded_says_what_to_do(author, tmp_path, repo_id, options, message):
     with pytest.raises(CheckpointError, match=message):
         author.run(load, repo_id, cache_dir=tmp_path, **options)
+
+
+# -- datasets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_prepared_dataset_loads_back_from_the_hub(hub, author, reader, colors):
+    author.run(prepare_and_push, str(colors), "me/colors")
+    files = hub.repos["datasets/me/colors"].branches["main"].files
+    assert {path for path in files if path.startswith("data/")} == {
+        f"data/{split}-00000-of-00001.parquet" for split in ("train", "validation", "test")
+    }
+    assert b"--dataset_name me/colors" in files["README.md"].content
+    assert reader.run(pixels_by_split, "me/colors") == pixels_by_split(str(colors))
+
+
+def test_a_dataset_that_is_pushed_again_replaces_its_files(hub, author, colors, tmp_path):
+    hub.repos.pop("datasets/me/again", None)
+    author.run(prepare_and_push, str(colors), "me/again", private=True)
+    repo = hub.repos["datasets/me/again"]
+    assert repo.private
+    repo.commit(
+        "main", "another version", repo.branches["main"].files | {"data/train-00001-of-00002.parquet": File(b"")}
+    )
+    author.run(prepare_and_push, str(colors), "me/again")
+    assert "data/train-00001-of-00002.parquet" not in repo.branches["main"].files
+
+
+def test_a_dataset_that_may_not_be_pushed_there_is_one_clear_error(author, colors):
+    for repo_id, message in [("stranger/colors", "could not be pushed"), ("no id/at all", "is no Hub id")]:
+        with pytest.raises(DatasetError, match=message):
+            author.run(prepare_and_push, str(colors), repo_id)
