@@ -297,6 +297,23 @@ def test_frozen_stages_keep_their_weights_and_statistics(train_here, tmp_path):
         assert torch.equal(first[name], second[name]) == name.startswith(("conv1", "bn1", "layer1", "layer2")), name
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_a_compiled_network_is_saved_under_the_usual_names(train_here, tmp_path):
+    assert train_here(tmp_path / "run", torch_compile=True) == 0
+    assert train_here(tmp_path / "plain", num_train_epochs=1) == 0
+    compiled, plain = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "plain"))
+    assert compiled.keys() == plain.keys()
+    assert record_of(tmp_path / "run")["results"][-1]["accuracy"] > 0.9
+
+
+def test_the_record_does_not_tell_where_folders_lie(train_here, tmp_path):
+    assert train_here(tmp_path / "first", num_train_epochs=1) == 0
+    assert train_here(tmp_path / "second", num_train_epochs=1, init_from=str(tmp_path / "first")) == 0
+    for file in ("training.json", "README.md"):
+        assert str(tmp_path) not in (tmp_path / "second" / file).read_text()
+
+
 def test_metrics_go_to_tensorboard_on_request(train_here, tmp_path):
     assert train_here(tmp_path / "run", report_to="tensorboard") == 0
     reader = EventAccumulator(str(next((tmp_path / "run" / "tensorboard").glob("events*")).parent))
