@@ -5,7 +5,7 @@ Every function here gives ``datasets`` objects with the columns ``image`` and ``
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import datasets
@@ -13,12 +13,10 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from PIL import Image
 
 from resnet_hub import drawn_signs
-from resnet_hub.data_sources import read_csv_splits, read_h5_splits, split_files
+from resnet_hub.data_sources import SPLIT_NAMES, read_class_folders, read_csv_splits, read_h5_splits, split_files
 from resnet_hub.errors import DatasetError
 
 SPLITS = ("train", "validation", "test")
-#: What other datasets call our splits.
-SPLIT_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 
 #: Short names, with what the model card says of them.
 ALIASES = {
@@ -37,6 +35,7 @@ def load_image_dataset(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    image_dir: str | Path | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
@@ -53,16 +52,21 @@ def load_image_dataset(
             - ``"drawn-signs"``: hands drawn by code, 1,800 / 300 / 300, needs neither files nor network;
             - a folder of class folders, with split folders above them or without (``train/cat/1.jpg``, ``cat/1.jpg``);
             - a folder with ``train.csv`` (and perhaps ``validation.csv``, ``test.csv``), or a CSV file, whose rows name
-              images below the same folder and their labels;
+              images below the same folder (or below ``image_dir``) and their labels;
             - a folder with HDF5 files as the course has them, ``train_signs.h5`` and ``test_signs.h5``;
             - any other folder that ``datasets.load_dataset`` or ``datasets.load_from_disk`` reads;
             - a Hub id such as ``"user/dataset"``.
 
             Images stay on the disk, memory-mapped or in their files, however many they are.
         image_column, label_column: Where they cannot be told from the column types.
+        image_dir: Where the images of CSV files are, if not below the folder that these lie in.
         validation_fraction, test_fraction: Share of ``train`` (0 to 1, exclusive) that is cut off where the source has
             no such split; stratified by class, and a function of ``seed`` alone.
         revision, token: Of a dataset on the Hub.
+
+    Returns:
+        All three splits. Images may be damaged and labels lie outside the classes: ``data_checks.check_dataset`` finds
+        those, and leaves them out where that is wanted.
 
     Raises:
         DatasetError: not found, not reachable, or not a labelled image dataset; the message says what to do.
@@ -70,7 +74,7 @@ def load_image_dataset(
     if name == "drawn-signs":
         return _drawn_signs()
     source = _resolve(name)
-    splits = _read_files(Path(source), image_column, label_column)
+    splits = _read_files(Path(source), image_dir, image_column, label_column)
     if splits is not None:
         splits, columns = _rename_splits(splits, name), ("image", "label")
     else:
@@ -119,18 +123,22 @@ def _resolve(name: str) -> str:
     return source
 
 
-def _read_files(path: Path, image_column: str | None, label_column: str | None) -> dict[str, Dataset] | None:
+def _read_files(
+    path: Path, image_dir: str | Path | None, image_column: str | None, label_column: str | None
+) -> dict[str, Dataset] | None:
     """What :mod:`resnet_hub.data_sources` reads, None where there is nothing of the kind."""
-    if path.suffix == ".csv" and path.is_file():
-        return read_csv_splits({"train": path}, path.parent, image_column, label_column)
+    is_csv = path.suffix.lower() == ".csv" and path.is_file()
+    csv_files = {"train": path} if is_csv else split_files(path, ".csv") if path.is_dir() else {}
+    if csv_files:
+        folder = path.parent if is_csv else path
+        return read_csv_splits(csv_files, Path(image_dir or folder), image_column, label_column)
+    if image_dir is not None:
+        raise DatasetError(f"image_dir is where a CSV file's images are, and {path} is none: leave it out")
     if not path.is_dir():
         return None
-    split_names = (*SPLITS, *SPLIT_ALIASES)
-    if files := split_files(path, ".csv", split_names):
-        return read_csv_splits(files, path, image_column, label_column)
-    if files := split_files(path, ".h5", split_names):
-        return read_h5_splits(files)
-    return None
+    if h5_files := split_files(path, ".h5"):
+        return read_h5_splits(h5_files)
+    return read_class_folders(path)
 
 
 def _load(source: str, revision: str | None, token: str | bool | None) -> DatasetDict:
@@ -169,7 +177,7 @@ def _cache_dir(folder: Path) -> str | None:
 
 
 def _rename_splits(loaded: dict[str, Dataset], name: str) -> dict[str, Dataset]:
-    splits = {SPLIT_ALIASES.get(str(split), str(split)): rows for split, rows in loaded.items()}
+    splits = {SPLIT_NAMES.get(str(split).lower(), str(split)): rows for split, rows in loaded.items()}
     if "train" not in splits:
         raise DatasetError(f"{name} has no split 'train', only {', '.join(splits)}: rename one of them")
     return {split: rows for split, rows in splits.items() if split in SPLITS}
@@ -207,18 +215,7 @@ def _standardize(splits: dict[str, Dataset], image_column: str, label_column: st
     for split, rows in splits.items():
         if rows.features["label"] != feature:
             raise DatasetError(f"{name} names its classes differently in {split} and train: make them alike")
-        outside = [(row, label) for row, label in enumerate(rows["label"]) if not _is_class(label, feature.num_classes)]
-        if outside:
-            row, label = outside[0]
-            raise DatasetError(
-                f"{name} has {len(outside)} rows in {split} whose label is not one of its {feature.num_classes} "
-                f"classes, the first in row {row} ({label}): remove or correct them"
-            )
     return splits
-
-
-def _is_class(label: int | None, num_classes: int) -> bool:
-    return label is not None and 0 <= label < num_classes
 
 
 def _number_classes(splits: dict[str, Dataset]) -> dict[str, Dataset]:
@@ -235,15 +232,31 @@ def _number_classes(splits: dict[str, Dataset]) -> dict[str, Dataset]:
 
 
 def _stratified_cut(rows: Dataset, fraction: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
-    """What stays and what is cut off."""
+    """What stays and what is cut off. Rows without a class stay, at the end."""
+    outside = rows_outside_classes(rows)
     try:
-        parts = rows.train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
+        parts = leave_out(rows, outside).train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
     except ValueError as error:
         raise DatasetError(
             f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows)} training images ({error}): "
             "add images, or bring the missing split along"
         ) from error
-    return parts["train"], parts["test"]
+    stays = datasets.concatenate_datasets([parts["train"], rows.select(outside)]) if outside else parts["train"]
+    return stays, parts["test"]
+
+
+def rows_outside_classes(rows: Dataset) -> list[int]:
+    """Rows without a label, or with one that is none of the classes."""
+    num_classes = rows.features["label"].num_classes
+    return [row for row, label in enumerate(rows["label"][:]) if label is None or not 0 <= label < num_classes]
+
+
+def leave_out(rows: Dataset, unwanted: Collection[int]) -> Dataset:
+    """``rows`` itself where nothing is unwanted."""
+    if not unwanted:
+        return rows
+    unwanted = set(unwanted)
+    return rows.select([row for row in range(len(rows)) if row not in unwanted])
 
 
 def _drawn_signs() -> DatasetDict:

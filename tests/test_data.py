@@ -121,12 +121,17 @@ def test_a_dataset_without_images_is_refused(tmp_path):
         load_image_dataset(write_folder(tmp_path / "d", train=text))
 
 
-def test_labels_outside_the_classes_are_named_with_split_and_row(tmp_path):
-    unlabeled = datasets.Dataset.from_dict(
-        {"image": [Image.new("RGB", (8, 8))] * 2, "label": [0, -1]}, features=rows(1).features
+def test_rows_without_a_class_are_neither_lost_nor_in_the_way_of_a_cut(tmp_path):
+    """check_dataset reports them, which it can only where they are still there."""
+    labelled = rows(60)
+    unlabelled = datasets.Dataset.from_dict(
+        {"image": [Image.new("RGB", (8, 8))] * 3, "label": [-1, None, -1]}, features=labelled.features
     )
-    with pytest.raises(DatasetError, match=r"1 rows in test whose label .* row 1 \(-1\)"):
-        load_image_dataset(write_folder(tmp_path / "d", train=rows(60), test=unlabeled))
+    train = datasets.concatenate_datasets([unlabelled, labelled])
+    loaded = load_image_dataset(write_folder(tmp_path / "d", train=train, test=rows(3)))
+    assert loaded["train"]["label"][-3:] == [-1, None, -1]
+    assert (len(loaded["train"]), len(loaded["validation"])) == (57, 6)
+    assert -1 not in loaded["validation"]["label"][:]
 
 
 def test_a_dataset_too_small_to_cut_says_so(tmp_path):

@@ -128,14 +128,59 @@ def test_pictures_that_look_alike_are_no_duplicates():
     assert report.near_duplicates == []
 
 
-def test_classes_without_images_are_named_and_in_train_refused():
-    splits = splits_of(("a", "b", "c"), train=TRAIN, test=[picture(30)])
-    with pytest.raises(DatasetError, match="there is no training image of c: add some"):
+def test_rows_without_a_class_are_refused_and_left_out_on_request(tmp_path):
+    TRAIN[0].save(tmp_path / "cat.png")
+    features = Features(image=datasets.Image(), label=ClassLabel(names=["a", "b"]))
+    cells = [encoded(TRAIN[1]), {"bytes": None, "path": str(tmp_path / "cat.png")}, encoded(TRAIN[2])]
+    splits = splits_of(train=TRAIN)
+    splits["test"] = Dataset.from_dict({"image": cells, "label": [1, -1, None]}, features)
+    with pytest.raises(DatasetError) as error:
         check_dataset(splits)
-    splits = splits_of(("a", "b"), train=TRAIN, validation=[picture(20), picture(21)], test=[picture(30)])
+    assert str(error.value).startswith("2 rows have no label that is one of the classes:")
+    assert f"test, row 1 ({tmp_path / 'cat.png'}): no label, or one that train does not have" in str(error.value)
+    checked, _ = check_dataset(splits, skip_corrupt=True)
+    assert checked["test"]["label"][:] == [1]
+    assert len(checked["train"]) == 8
+
+
+def test_classes_without_images_are_named():
+    splits = splits_of(("a", "b", "c"), train=TRAIN, validation=[picture(20), picture(21)], test=[picture(30)])
     _, report = check_dataset(splits)
-    assert report.empty_classes == {"test": ["b"]}
-    assert report.lines() == ["1 classes have no image in test: b"]
+    assert report.empty_classes == {"train": ["c"], "validation": ["c"], "test": ["b", "c"]}
+    assert "1 classes have no image in train, so they cannot be learned: c" in report.lines()
+    assert "2 classes have no image in test: b, c" in report.lines()
+
+
+def test_a_class_whose_only_image_is_left_out_is_empty():
+    splits = splits_of(train=[TRAIN[0], {"bytes": b"no", "path": None}])
+    _, report = check_dataset(splits, skip_corrupt=True)
+    assert report.empty_classes["train"] == ["b"]
+
+
+def test_what_is_published_names_no_folders(tmp_path):
+    TRAIN[2].save(tmp_path / "copy.png")
+    splits = splits_of(train=TRAIN, test=[{"bytes": None, "path": str(tmp_path / "copy.png")}])
+    _, report = check_dataset(splits)
+    assert str(tmp_path) in report.lines()[0] + report.lines()[1]
+    assert "test, row 0 (copy.png): is train, row 2" in report.without_folders().lines()[1]
+    assert str(tmp_path) not in "".join(report.without_folders().lines())
+
+
+def test_white_walls_are_not_all_the_same_picture():
+    rng = np.random.default_rng(0)
+    walls = [Image.fromarray(rng.integers(250, 256, (48, 48, 3), dtype=np.uint8)) for _ in range(4)]
+    _, report = check_dataset(splits_of(train=walls[:2], test=walls[2:]))
+    assert report.near_duplicates == []
+
+
+def test_a_split_too_large_to_compare_is_named(monkeypatch):
+    monkeypatch.setattr(data_checks, "MAX_COMPARISONS", 10)
+    _, report = check_dataset(
+        splits_of(train=TRAIN, validation=[picture(20)], test=[TRAIN[0], encoded(TRAIN[1], "JPEG")])
+    )
+    assert report.not_compared == ["test"]
+    assert len(report.duplicates) == 1
+    assert "near duplicates of test were not looked for: it is too large" in report.lines()
 
 
 def test_images_that_become_rgb_are_counted_by_kind():
@@ -177,5 +222,5 @@ def test_signs_has_test_photos_that_stand_in_train():
     assert report.corrupt == []
     tests = [finding for finding in report.duplicates if finding.split == "test"]
     assert len(tests) == 11
-    # A hand looks like the next one, but few are the same photo.
-    assert len(report.near_duplicates) == 2
+    # A hand looks like the next one, but few are the same scene: shots in a row, as their file names tell.
+    assert [finding.split for finding in report.near_duplicates] == ["validation", "test", "test"]

@@ -24,19 +24,22 @@ class TrainingConfig:
 
     # -- data
     dataset_name: str | None = None
-    """signs, cifar10, drawn-signs, a dataset folder or a Hub id. Default: signs where it is found, else drawn-signs."""
+    """signs, cifar10, drawn-signs, a folder of images or a dataset, a CSV file, or a Hub id. Default: signs where it is
+    found, else drawn-signs."""
     extra_dataset_name: str | None = None
     """A second dataset with the same classes: its train split is added, its test split measured beside the first's."""
     image_column_name: str | None = None
     """Column with the images, where it cannot be told from the column types."""
     label_column_name: str | None = None
     """Column with the labels, where it cannot be told from the column types."""
+    image_dir: str | None = None
+    """Where the images of a CSV file are, if not in its own folder."""
     train_val_split: float = 0.1
     """Share of train (0 to 1) that becomes validation where the dataset has none."""
     split_seed: int = 0
     """Seed of that cut; apart from --seed, so that runs with other seeds are judged on the same images."""
     skip_corrupt: bool = False
-    """Go on without images that cannot be read, rather than refuse."""
+    """Go on without images that cannot be read and rows without a class, rather than refuse."""
     max_train_samples: int | None = None
     """Use only so many training images (for trials)."""
     max_extra_train_samples: int | None = None
@@ -252,6 +255,7 @@ _SHARES = (
 
 #: What says where and how a run happens, not what comes out of it: left out of the recipe that is recorded.
 _NOT_RECIPE = (
+    "image_dir",
     "output_dir",
     "overwrite_output_dir",
     "resume_from_checkpoint",

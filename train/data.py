@@ -89,11 +89,12 @@ def choose_dataset(config: TrainingConfig, accelerator: Accelerator) -> str:
 
 
 def _load_checked(name: str, config: TrainingConfig, accelerator: Accelerator) -> datasets.DatasetDict:
-    """Without what cannot be read, if that was asked for; says what else was found."""
+    """Without what cannot be used, if that was asked for; says what else was found."""
     splits = load_image_dataset(
         name,
         image_column=config.image_column_name,
         label_column=config.label_column_name,
+        image_dir=None if name == config.extra_dataset_name else config.image_dir,
         validation_fraction=config.train_val_split,
         seed=config.split_seed,
     )

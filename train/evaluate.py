@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from resnet_hub import ResNetForImageClassification
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.data import load_image_dataset, public_name
+from resnet_hub.data_checks import check_dataset
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
 from train.command import run_command
@@ -48,6 +49,8 @@ class EvaluationConfig:
     """Column with the images, where it cannot be told from the column types."""
     label_column_name: str | None = None
     """Column with the labels, where it cannot be told from the column types."""
+    image_dir: str | None = None
+    """Where the images of a CSV file are, if not in its own folder."""
     max_samples: int | None = None
     """Use only so many images (for trials)."""
     per_device_eval_batch_size: int = 128
@@ -102,11 +105,18 @@ def main(config: EvaluationConfig) -> None:
 
 
 def load_split(config: EvaluationConfig, accelerator: Accelerator) -> datasets.Dataset:
+    """The images to measure on. Raises ``DatasetError`` where some have no class or cannot be read."""
     with accelerator.main_process_first():
         rows = load_image_dataset(
-            config.dataset_name, image_column=config.image_column_name, label_column=config.label_column_name
+            config.dataset_name,
+            image_column=config.image_column_name,
+            label_column=config.label_column_name,
+            image_dir=config.image_dir,
         )[config.split]
-    return rows if config.max_samples is None else rows.select(range(min(len(rows), config.max_samples)))
+        if config.max_samples is not None:
+            rows = rows.select(range(min(len(rows), config.max_samples)))
+        check_dataset(datasets.DatasetDict({config.split: rows}))
+    return rows
 
 
 def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, name: str) -> datasets.Dataset:

@@ -48,12 +48,14 @@ class PreparationConfig:
     """Column with the images, where it cannot be told."""
     label_column_name: str | None = None
     """Column with the labels, where it cannot be told."""
+    image_dir: str | None = None
+    """Where the images of a CSV file are, if not in its own folder."""
     train_val_split: float = 0.1
     """Share of train (0 to 1) that becomes validation, and test, where the source has none."""
     split_seed: int = 0
     """Seed of these cuts."""
     skip_corrupt: bool = False
-    """Leave images out that cannot be read, rather than refuse."""
+    """Leave out images that cannot be read and rows without a class, rather than refuse."""
 
     def __post_init__(self) -> None:
         if (self.output_dir is None) == (self.push_to_hub is None):
@@ -71,6 +73,7 @@ def main(config: PreparationConfig) -> None:
         config.source,
         image_column=config.image_column_name,
         label_column=config.label_column_name,
+        image_dir=config.image_dir,
         validation_fraction=config.train_val_split,
         test_fraction=config.train_val_split,
         seed=config.split_seed,
@@ -133,7 +136,7 @@ def dataset_card(splits: DatasetDict, report: DatasetReport, name: str) -> Datas
         size_categories=_size_category(sum(map(len, splits.values()))),
         configs=[{"config_name": "default", "data_files": [{"split": s, "path": f"data/{s}-*"} for s in splits]}],
     )
-    found = "\n".join(map(plain, report.lines()))
+    found = "\n".join(map(plain, report.without_folders().lines()))
     findings = f"```text\n{found}\n```" if found else "Nothing is out of order."
     return DatasetCard(f"""---
 {data.to_yaml()}
