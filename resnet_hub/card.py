@@ -40,7 +40,9 @@ def model_card(
             _recipe(training, pictures),
             _results(config["label_names"], training, pictures),
         ]
-    sections.append(_limits())
+    if "calibration" in config:
+        sections.append(_calibration(config["calibration"], training))
+    sections.append(_limits("calibration" in config))
     data = _metadata(config, training, repo_id)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
@@ -242,11 +244,44 @@ def _confusions_in_words(label_names: Sequence[str], result: Result) -> str:
     return f"{right} of {result['num_images']} images right" + (f". Most frequent mistakes: {worst}" if worst else "")
 
 
-def _limits() -> str:
+def _calibration(calibration: dict[str, Any], training: TrainingRecord | None) -> str:
+    """How far the answers can be trusted, and what that was fitted on."""
+    on_itself = training is None or not training["recipe"].get("calibration_from")
+    source = "" if on_itself else " by the run that chose the recipe, which did not learn from them"
+    text = (
+        f"## Calibration\n\nFitted on the {calibration['num_images']:,} images of {plain(calibration['dataset'])} "
+        f"({plain(calibration['split'])}){source}, stored in `config.json`, and used by resnet_hub alone. Scores are "
+        f"the softmax of the logits divided by {calibration['temperature']:.3f}, so that of the answers with a score "
+        "of 0.9 nine in ten are right. An image whose energy (minus the logarithm of the sum of the exponentiated "
+        f"logits) is above {calibration['max_energy']:.3f} is called unfamiliar: unlike the training images."
+    )
+    rows = [
+        [
+            plain(r["dataset"]),
+            plain(r.get("variant", "as they are")),
+            f"{r['calibration_error']:.4f}",
+            f"{r['unfamiliar']:.1%}",
+        ]
+        for r in (training["results"] if training else [])
+        if r["split"] == "test" and "calibration_error" in r
+    ]
+    if not rows:
+        return text
+    header = ["test images of", "how", "calibration error", "called unfamiliar"]
+    return f"{text}\n\n{as_table(header, rows)}"
+
+
+def _limits(tells_unfamiliar: bool) -> str:
+    score = "does not say whether the image belongs to any"
+    if tells_unfamiliar:
+        score = (
+            "tells how sure the network is, not whether the image belongs to any; the check for unfamiliar images "
+            "tells most of those apart, not all"
+        )
     return (
-        "## Limits\n\nIt knows its classes and nothing else: any image at all gets one of them, and the score does "
-        "not say whether the image belongs to any. Images unlike the training data (another background, light, "
-        "camera or pose) are read less well than the figures say. Measure it on your own images before you rely on it."
+        "## Limits\n\nIt knows its classes and nothing else: any image at all gets one of them, and the score "
+        f"{score}. Images unlike the training data (another background, light, camera or pose) are read less well than "
+        "the figures say. Measure it on your own images before you rely on it."
     )
 
 

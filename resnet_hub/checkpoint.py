@@ -84,12 +84,16 @@ class Epoch(TypedDict):
 class Result(Metrics):
     """Metrics of the finished checkpoint on a split that it was not trained on.
 
-    ``variant``, where it is there, says how the images were changed first (``train/variants.py``).
+    ``variant``, where it is there, says how the images were changed first (``train/variants.py``). The other two are of
+    the calibrated network: the expected calibration error of its scores, and the share of images that it calls
+    unfamiliar (:mod:`resnet_hub.calibration`); fractions in 0..1.
     """
 
     dataset: str
     split: str
     variant: NotRequired[str]
+    calibration_error: NotRequired[float]
+    unfamiliar: NotRequired[float]
 
 
 class TrainingRecord(TypedDict):

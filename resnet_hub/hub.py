@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_file
 
 from resnet_hub import checkpoint
+from resnet_hub.calibration import Calibration
 from resnet_hub.card import model_card
 from resnet_hub.checkpoint import (
     CARD_NAME,
@@ -45,6 +46,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
     Attributes:
         preprocessing: What turns images into the network's input.
         training_record: How it was trained and what it measured (``training.json``), or None.
+        calibration: Temperature and bound of familiarity, fitted on validation images, or None.
         pictures: Of that training, as encoded PNG by file name (``checkpoint.PICTURE_NAMES``); those that there are.
 
     Raises:
@@ -77,6 +79,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         self.label_names = _checked_label_names(label_names, num_classes)
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std))
         self.training_record: TrainingRecord | None = None
+        self.calibration: Calibration | None = None
         self.pictures: dict[str, bytes] = {}
 
     @property
@@ -89,6 +92,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         super().reset_classifier(num_classes)
         self.label_names = label_names
         self.training_record = None
+        self.calibration = None
         self.pictures = {}
 
     def summary(self, image_size: int | None = None) -> ModelSummary:
@@ -121,6 +125,8 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         # timm fails on an empty or null "model_args", so it stands only where it says something.
         if self.layers != LAYERS[self.architecture] or self.channels != CHANNELS:
             config["model_args"] = {"layers": list(self.layers), "channels": list(self.channels)}
+        if self.calibration is not None:
+            config["calibration"] = self.calibration.to_config()  # the other libraries pass over what they do not know
         return config
 
     def save_pretrained(
@@ -225,11 +231,14 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             token=token,
             local_files_only=local_files_only,
         )
-        arguments = _arguments_from_config(checkpoint.read_json(folder, CONFIG_NAME), folder / CONFIG_NAME)
+        config = checkpoint.read_json(folder, CONFIG_NAME)
+        arguments = _arguments_from_config(config, folder / CONFIG_NAME)
         # On the meta device nothing is allocated or initialised: every tensor comes from the file in the next line.
         try:
             with torch.device("meta"):
                 model = cls(**arguments)
+            if "calibration" in config:
+                model.calibration = Calibration.from_config(config["calibration"])
         except ConfigurationError as error:
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         checkpoint.load_weights(model, folder)

@@ -163,11 +163,15 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
         self.num_classes = num_classes
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, num_features, H / 32, W / 32), rounded up. H and W are at least 32 px."""
+    def forward_stem(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 64, H / 4, W / 4), rounded up. H and W are at least 32 px."""
         check_images(images)
         x = self.relu(self.bn1(self.conv1(images)))  # (N, 64, H / 2, W / 2)
-        x = self.maxpool(x)  # (N, 64, H / 4, W / 4)
+        return self.maxpool(x)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, num_features, H / 32, W / 32), rounded up. H and W are at least 32 px."""
+        x = self.forward_stem(images)  # (N, 64, H / 4, W / 4)
         x = self.layer1(x)
         x = self.layer2(x)  # H / 8
         x = self.layer3(x)  # H / 16

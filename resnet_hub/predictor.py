@@ -6,13 +6,14 @@ from typing import TypedDict
 
 import torch
 
+from resnet_hub.calibration import probabilities
 from resnet_hub.errors import ConfigurationError
 from resnet_hub.hub import ResNetForImageClassification
 from resnet_hub.images import ImageSource, open_image
 
 
 class Prediction(TypedDict):
-    """One class with its softmax probability, 0..1."""
+    """One class with its probability, 0..1: softmax of the logits, calibrated where the checkpoint is."""
 
     label: str
     score: float
@@ -70,7 +71,7 @@ class Predictor:
     def _predict_batch(self, images: Sequence[ImageSource], top_k: int) -> list[list[Prediction]]:
         pixels = self.model.preprocessing([open_image(image) for image in images])
         logits = self.model(pixels.to(self.device))
-        scores, classes = logits.float().softmax(dim=1).topk(min(top_k, self.model.num_classes), dim=1)
+        scores, classes = probabilities(logits, self.model.calibration).topk(min(top_k, self.model.num_classes), dim=1)
         return [
             [Prediction(label=self.label_names[c], score=s) for s, c in zip(row_scores, row_classes, strict=True)]
             for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True)

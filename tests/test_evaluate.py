@@ -102,7 +102,7 @@ def test_what_cannot_work_is_refused_before_any_work(options, message):
 def test_calibration_error_is_the_gap_between_scores_and_accuracy():
     def predictions(scores: list[float], hits: list[bool]) -> Predictions:
         labels = np.zeros(len(hits), np.int64)
-        return Predictions(labels, labels, np.where(hits, 0, 1), np.array(scores), np.zeros(len(hits)))
+        return Predictions(labels, labels, np.where(hits, 0, 1), np.array(scores), *np.zeros((2, len(hits))))
 
     assert predictions([0.75] * 4, [True, True, True, False]).calibration_error() == pytest.approx(0)
     assert predictions([1.0] * 4, [True, True, False, False]).calibration_error() == pytest.approx(0.5)

@@ -265,7 +265,9 @@ MIRROR = Augmentation(
 
 def predictions_with(mistakes: list[int]) -> Predictions:
     rows = np.arange(8)
-    return Predictions(rows, rows % 2, (rows + np.isin(rows, mistakes)) % 2, np.linspace(0.5, 0.9, 8), np.zeros(8))
+    return Predictions(
+        rows, rows % 2, (rows + np.isin(rows, mistakes)) % 2, np.linspace(0.5, 0.9, 8), *np.zeros((2, 8))
+    )
 
 
 def first_image(png: bytes, side: int) -> np.ndarray:
@@ -311,7 +313,7 @@ def test_long_names_lose_their_middle():
 
 def draw_mistakes(names: list[str]) -> Figure:
     numbers = np.arange(len(names))
-    mistakes = Predictions(numbers, numbers, numbers[::-1], np.ones(len(names)), np.zeros(len(names)))
+    mistakes = Predictions(numbers, numbers, numbers[::-1], np.ones(len(names)), *np.zeros((2, len(names))))
     return pictures.draw_mistakes(noise(len(names), 48), mistakes, names, "16 of 9,999 mistakes on 10,000 test images")
 
 

@@ -62,6 +62,7 @@ def test_a_missing_recipe_is_named(tmp_path):
         ["--scale", "1.2", "0.8"],
         ["--save_top_k", "0"],
         ["--train_on_validation", "True", "--early_stopping_patience", "2"],
+        ["--calibration_from", "runs/first"],
         ["--gradient_accumulation_steps", "0"],
     ],
 )

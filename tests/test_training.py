@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from training_runs import NAMES, SCRIPT, TORCHRUN, launch, one_thread, options_of, record_of, write_colors
 
 from resnet_hub import Predictor, ResNetForImageClassification
+from resnet_hub.calibration import fit_calibration
 from resnet_hub.checkpoint import PICTURE_NAMES
 from resnet_hub.data import load_image_dataset
 from resnet_hub.errors import ConfigurationError, TrainingError
@@ -276,6 +277,37 @@ def test_training_on_validation_too_keeps_the_last_epoch(train_here, tmp_path):
     assert [result["split"] for result in record["results"]] == ["test"]
 
 
+def test_a_run_is_calibrated_on_its_validation_images(run, colors):
+    folder, _ = run
+    model = ResNetForImageClassification.from_pretrained(folder)
+    rows = load_image_dataset(str(colors))["validation"]
+    with torch.inference_mode():
+        logits = model(model.preprocessing(rows["image"][:]))
+    expected = fit_calibration(logits, torch.tensor(rows["label"][:]), "colors", "validation")
+    assert model.calibration.temperature == pytest.approx(expected.temperature, rel=1e-3)
+    assert model.calibration.max_energy == pytest.approx(expected.max_energy, rel=1e-3)
+    assert model.calibration.num_images == 23
+    result = record_of(folder)["results"][-1]
+    assert 0 <= result["calibration_error"] <= 1
+    assert 0 <= result["unfamiliar"] <= 1
+    card = (folder / "README.md").read_text()
+    assert f"softmax of the logits divided by {model.calibration.temperature:.3f}" in card
+    assert f"| {result['calibration_error']:.4f} | {result['unfamiliar']:.1%} |" in card
+
+
+def test_a_run_on_validation_too_takes_over_the_calibration_of_the_run_before(run, train_here, tmp_path):
+    chosen = ResNetForImageClassification.from_pretrained(run[0]).calibration
+    options = {"train_on_validation": True, "calibration_from": str(run[0]), "num_train_epochs": 1}
+    assert train_here(tmp_path / "final", **options) == 0
+    assert ResNetForImageClassification.from_pretrained(tmp_path / "final").calibration == chosen
+    card = (tmp_path / "final" / "README.md").read_text()
+    assert "by the run that chose the recipe, which did not learn from them" in card
+    assert record_of(tmp_path / "final")["recipe"]["calibration_from"] == run[0].name
+    ResNetForImageClassification(num_classes=3, layers=(1,) * 4, channels=(8,) * 4).save_pretrained(tmp_path / "u")
+    with pytest.raises(ConfigurationError, match="has no calibration"):
+        train_here(tmp_path / "other", **options | {"calibration_from": str(tmp_path / "u")})
+
+
 def test_variants_are_measured_on_request(train_here, tmp_path):
     folder = tmp_path / "run"
     assert train_here(folder, measure_variants=True, num_train_epochs=1) == 0
@@ -353,7 +385,7 @@ def test_a_broken_image_is_named_before_the_first_step_and_left_out_on_request(t
     assert "--skip_corrupt True" in result.stderr
     assert "Traceback" not in result.stderr
     result = launch(sys.executable, SCRIPT, *options, "--skip_corrupt", "True", cwd=tmp_path)
-    assert "1 images cannot be read:" in result.stdout
+    assert "1 images cannot be read and are left out:" in result.stdout
     assert record_of(tmp_path / "runs" / "images-resnet50")["datasets"][0]["train"] == 15
 
 

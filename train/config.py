@@ -108,6 +108,8 @@ class TrainingConfig:
     """What counts as an improvement: more than this."""
     train_on_validation: bool = False
     """Train on the validation images too, once a recipe is chosen. The last epoch is kept, for want of a choice."""
+    calibration_from: str | None = None
+    """With --train_on_validation: the checkpoint of the run that chose the recipe, whose calibration is taken over."""
 
     # -- augmentation
     augmentation_strength: float = 1.0
@@ -208,6 +210,10 @@ class TrainingConfig:
             raise ConfigurationError(
                 "--train_on_validation leaves nothing to choose epochs by: leave out --early_stopping_patience and "
                 "--save_top_k"
+            )
+        if self.calibration_from and not self.train_on_validation:
+            raise ConfigurationError(
+                "--calibration_from is for --train_on_validation: other runs are calibrated on their validation images"
             )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from resnet_hub import ResNetForImageClassification
+from resnet_hub.calibration import Calibration, energy, probabilities
 from resnet_hub.checkpoint import Metrics
 from resnet_hub.errors import DatasetError
 from resnet_hub.metrics import ImageClassificationMetric
-from resnet_hub.modeling import ResNet
 from train.batches import Batch
 from train.watch import Watch
 
@@ -29,8 +30,10 @@ class Predictions(NamedTuple):
     Attributes:
         rows: Positions in the split.
         labels, predictions: Class indices.
-        scores: Probability of the predicted class, 0 to 1.
+        scores: Probability of the predicted class, 0 to 1, calibrated where the model is.
         losses: Cross-entropy, in nats.
+        energies: High for images unlike those of the training, see :func:`resnet_hub.calibration.energy`.
+        logits: (N, classes), where they were kept.
     """
 
     rows: np.ndarray
@@ -38,6 +41,12 @@ class Predictions(NamedTuple):
     predictions: np.ndarray
     scores: np.ndarray
     losses: np.ndarray
+    energies: np.ndarray
+    logits: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray | slice) -> Self:
+        """Those at these places, in their order."""
+        return Predictions(*(None if column is None else column[rows] for column in self))
 
     def metrics(self, num_classes: int) -> Metrics:
         """Summed without rounding (``math.fsum``), so that the order of the images cannot show in the last digit."""
@@ -60,27 +69,38 @@ class Predictions(NamedTuple):
 class Tally:
     """Collects predictions batch by batch; kept on the device, so that no step waits for the host."""
 
-    def __init__(self, columns: Tensor | None = None) -> None:
+    def __init__(
+        self, columns: Tensor | None = None, *, calibration: Calibration | None = None, keep_logits: bool = False
+    ) -> None:
         """``columns``: of a :meth:`gather` before, to go on with."""
         self._parts: list[Tensor] = [] if columns is None else [columns]
+        self._calibration = calibration
+        self._keep_logits = keep_logits
 
     @torch.no_grad()
     def add(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         """``logits`` (N, classes) and ``losses`` (N,), on the batch's device."""
-        scores, predictions = logits.float().softmax(dim=1).max(dim=1)
-        columns = (batch.rows, batch.labels, predictions, scores, losses)
+        scores, predictions = probabilities(logits, self._calibration).max(dim=1)
+        columns = [batch.rows, batch.labels, predictions, scores, losses, energy(logits)]
+        if self._keep_logits:
+            columns += logits.unbind(dim=1)
         self._parts.append(torch.stack([column.double() for column in columns]))
 
     def gather(self) -> Tensor:
-        """Everything that all processes have collected: float64 (5, N), the same on each. Call it on every process."""
-        mine = torch.cat([part.cpu() for part in self._parts], dim=1) if self._parts else torch.empty(5, 0).double()
-        everyone = torch.cat(gather_object([mine]), dim=1)
+        """What all processes have collected: float64 (6 + logits, N), the same on each. Call it on every process."""
+        mine = torch.cat([part.cpu() for part in self._parts], dim=1) if self._parts else None
+        parts = [part for part in gather_object([mine]) if part is not None]
+        everyone = torch.cat(parts, dim=1) if parts else torch.empty(6, 0).double()
         return everyone[:, everyone[0].argsort(stable=True)]
 
     def predictions(self) -> Predictions:
         """As :meth:`gather`, named."""
-        rows, labels, predictions, scores, losses = self.gather().numpy()
-        return Predictions(*(column.astype(np.int64) for column in (rows, labels, predictions)), scores, losses)
+        rows, labels, predictions, scores, losses, energies, *logits = self.gather().numpy()
+        return Predictions(
+            *(column.astype(np.int64) for column in (rows, labels, predictions)),
+            *(scores, losses, energies),
+            np.stack(logits, axis=1) if logits else None,
+        )
 
 
 def train_step(
@@ -124,7 +144,13 @@ def loss_of(logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tenso
 
 @torch.no_grad()
 def evaluate(
-    accelerator: Accelerator, model: ResNet, loader: DataLoader, *, description: str, watch: Watch | None = None
+    accelerator: Accelerator,
+    model: ResNetForImageClassification,
+    loader: DataLoader,
+    *,
+    description: str,
+    watch: Watch | None = None,
+    keep_logits: bool = False,
 ) -> Predictions:
     """What ``model`` says of every image of the loader's split, on any number of processes.
 
@@ -132,9 +158,10 @@ def evaluate(
         model: The bare network: a distributed wrapper would wait for processes that have one batch less.
         loader: Of :class:`train.batches.EvaluationBatches`.
         watch: Asked after every batch whether to stop.
+        keep_logits: Give them back too: for what a score and a loss do not tell.
     """
     model.eval()
-    tally = Tally()
+    tally = Tally(calibration=model.calibration, keep_logits=keep_logits)
     batches = progress(loader, description, accelerator)
     # As many rounds on every process, of which some have a batch less: the watch needs all of them in each.
     for batch, _ in zip_longest(batches, range(loader.batch_sampler.rounds)):

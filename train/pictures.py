@@ -151,7 +151,7 @@ def image_pictures(
         pictures[name] = encode_png(draw_samples(pixels, labels[rows], label_names, title, subtitle))
     mistakes = most_confident_mistakes(predictions)
     if len(mistakes.rows):
-        shown = Predictions(*(column[: MISTAKE_COLUMNS * MISTAKE_ROWS] for column in mistakes))
+        shown = mistakes.take(slice(MISTAKE_COLUMNS * MISTAKE_ROWS))
         pixels = _read_pixels(test, [(1, int(row)) for row in shown.rows], preprocessing)
         how_many = f"{len(shown.rows)} of {len(mistakes.rows):,} mistakes on {len(predictions.rows):,} test images"
         pictures[MISTAKES_NAME] = encode_png(draw_mistakes(pixels, shown, label_names, how_many))
@@ -185,7 +185,7 @@ def most_confident_mistakes(predictions: Predictions) -> Predictions:
     """Those that are wrong, the highest score first; of equal ones the earlier row."""
     wrong = np.flatnonzero(predictions.labels != predictions.predictions)
     order = wrong[np.lexsort((predictions.rows[wrong], -predictions.scores[wrong]))]
-    return Predictions(*(column[order] for column in predictions))
+    return predictions.take(order)
 
 
 def _read_pixels(

@@ -23,6 +23,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, disable_progress_bars
 
 from resnet_hub import ResNetForImageClassification
+from resnet_hub.calibration import Calibration, fit_calibration
 from resnet_hub.checkpoint import TRAINING_NAME, WEIGHTS_NAME, Result, TrainingRecord, read_training_record
 from resnet_hub.data import public_name
 from resnet_hub.errors import ConfigurationError, TrainingError
@@ -55,6 +56,7 @@ def main(config: TrainingConfig) -> int:
     if state is None and is_finished(output_dir) and config.resume_from_checkpoint:
         accelerator.print(f"{output_dir} is a finished run: nothing to go on with")
         return 0
+    calibration = read_calibration(config.calibration_from) if config.calibration_from else None
     set_seed(config.seed, deterministic=config.deterministic)
     model = make_model(config, data.label_names, accelerator)
     record = start_record(config, data, accelerator)
@@ -67,7 +69,7 @@ def main(config: TrainingConfig) -> int:
         try:
             trainer.fit(watch)
             accelerator.wait_for_everyone()  # until the main process has saved the last improvement
-            test(accelerator, data, config, record, output_dir, watch)
+            test(accelerator, data, config, record, output_dir, watch, calibration)
         except Interrupted as interruption:
             trainer.save_state()
             accelerator.print(
@@ -108,18 +110,31 @@ def test(
     record: TrainingRecord,
     output_dir: Path,
     watch: Watch,
+    calibration: Calibration | None,
 ) -> None:
-    """Look at the test images, once, with the best epoch, read from the saved files: what users will load."""
-    best = ResNetForImageClassification.from_pretrained(output_dir, map_location=accelerator.device)
+    """Look at the test images, once, with the best epoch, read from the saved files: what users will load.
 
-    def look(rows: Dataset, variant: str | None = None) -> Predictions:
-        return predict(accelerator, best, rows, config, watch, variant)
+    Before that the validation images tell how far its answers can be trusted, if not ``calibration`` does.
+    """
+    best = ResNetForImageClassification.from_pretrained(output_dir, map_location=accelerator.device)
+    best.calibration = calibration
+
+    def look(rows: Dataset, variant: str | None = None, keep_logits: bool = False) -> Predictions:
+        return predict(accelerator, best, rows, config, watch, variant, keep_logits)
+
+    name = record["datasets"][0]["name"]
+    if not config.train_on_validation:
+        validation = look(data.validation, keep_logits=True)
+        best.calibration = fit_calibration(
+            torch.from_numpy(validation.logits), torch.from_numpy(validation.labels), name, "validation"
+        )
 
     # Of a run that was interrupted here only the validation result is there yet.
     results = [result for result in record["results"] if result["split"] == "validation" and "variant" not in result]
     predictions = {name: look(rows) for name, rows in data.tests.items()}
     for dataset, predicted in zip(record["datasets"], predictions.values(), strict=True):
-        results.append(result := Result(dataset=dataset["name"], split="test", **predicted.metrics(best.num_classes)))
+        result = Result(dataset=dataset["name"], split="test", **predicted.metrics(best.num_classes))
+        results.append(result | trust(predicted, best.calibration))
         accelerator.print(
             f"test on {dataset['name']}: accuracy {result['accuracy']:.4f}, macro-F1 {result['macro_f1']:.4f}, loss "
             f"{result['loss']:.4f} ({result['num_images']:,} images, weights of epoch {record['best_epoch']})"
@@ -130,8 +145,10 @@ def test(
             splits = {"validation": data.validation} | splits
         for split, rows in splits.items():
             for variant in [*VARIANTS, *(BACKGROUND_VARIANTS if config.background_replacement > 0 else ())]:
-                metrics = without_matrix(look(rows, variant).metrics(best.num_classes))  # one per split is enough
-                results.append(Result(dataset=record["datasets"][0]["name"], split=split, variant=variant, **metrics))
+                predicted = look(rows, variant)
+                metrics = without_matrix(predicted.metrics(best.num_classes))  # one per split is enough
+                metrics |= trust(predicted, best.calibration)
+                results.append(Result(dataset=name, split=split, variant=variant, **metrics))
                 accelerator.print(f"{split}, {variant}: accuracy {metrics['accuracy']:.4f}")
     record["results"] = results
     if accelerator.is_main_process:
@@ -156,7 +173,8 @@ def predict(
     rows: Dataset,
     config: TrainingConfig,
     watch: Watch,
-    variant: str | None = None,
+    variant: str | None,
+    keep_logits: bool,
 ) -> Predictions:
     processes = (accelerator.process_index, accelerator.num_processes)
     loader = make_loader(
@@ -166,9 +184,21 @@ def predict(
         variant=variant,
         num_workers=config.dataloader_num_workers,
     )
-    predictions = evaluate(accelerator, model, loader, description=variant or "test", watch=watch)
+    predictions = evaluate(
+        accelerator, model, loader, description=variant or "test", watch=watch, keep_logits=keep_logits
+    )
     watch.settle()
     return predictions
+
+
+def trust(predictions: Predictions, calibration: Calibration | None) -> dict[str, float]:
+    """How far the calibrated answers can be trusted, for :class:`Result`; nothing without a calibration."""
+    if calibration is None:
+        return {}
+    return {
+        "calibration_error": predictions.calibration_error(),
+        "unfamiliar": float((predictions.energies > calibration.max_energy).mean()),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -227,6 +257,14 @@ def is_finished(output_dir: Path) -> bool:
     return any(result["split"] == "test" for result in record["results"])
 
 
+def read_calibration(source: str) -> Calibration:
+    """Raises ``ConfigurationError`` where the checkpoint has none."""
+    calibration = ResNetForImageClassification.from_pretrained(source).calibration
+    if calibration is None:
+        raise ConfigurationError(f"--calibration_from {source} has no calibration: give a checkpoint of train.py")
+    return calibration
+
+
 def make_model(
     config: TrainingConfig, label_names: list[str], accelerator: Accelerator
 ) -> ResNetForImageClassification:
@@ -245,7 +283,7 @@ def make_model(
 def start_record(config: TrainingConfig, data: TrainingData, accelerator: Accelerator) -> TrainingRecord:
     described = data.describe()
     recipe = recipe_of(config) | {"dataset_name": described[0]["name"]}
-    for name in ("extra_dataset_name", "init_from"):
+    for name in ("extra_dataset_name", "init_from", "calibration_from"):
         if name in recipe:
             recipe[name] = public_name(recipe[name])
     return TrainingRecord(
