@@ -6,6 +6,7 @@ A folder (or Hub repository, the layout is the same) holds
 - ``config.json``: timm's layout, which timm and transformers read too;
 - ``README.md``: the model card;
 - ``training.json``: how it was trained and what it measured, see :class:`TrainingRecord`;
+- ``predictions.safetensors``: what it says of every test image, see :func:`read_predictions`;
 - pictures of the training, PNG, for the card to show: ``curves.png``, ``confusion_matrix.png``, ``mistakes.png``,
   ``train_samples.png``, ``test_samples.png``.
 
@@ -43,13 +44,14 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
 TRAINING_NAME = "training.json"
+PREDICTIONS_NAME = "predictions.safetensors"
 CURVES_NAME = "curves.png"
 CONFUSION_MATRIX_NAME = "confusion_matrix.png"
 MISTAKES_NAME = "mistakes.png"
 TRAIN_SAMPLES_NAME = "train_samples.png"
 TEST_SAMPLES_NAME = "test_samples.png"
 PICTURE_NAMES = (CURVES_NAME, CONFUSION_MATRIX_NAME, MISTAKES_NAME, TRAIN_SAMPLES_NAME, TEST_SAMPLES_NAME)
-CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME, *PICTURE_NAMES)
+CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME, PREDICTIONS_NAME, *PICTURE_NAMES)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Several times what training draws, and no burden to whoever holds the model.
@@ -211,6 +213,35 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 def read_training_record(folder: Path) -> TrainingRecord | None:
     """The folder's ``training.json``, or None where a model was saved without having been trained here."""
     return read_json(folder, TRAINING_NAME) if (folder / TRAINING_NAME).exists() else None
+
+
+def read_predictions(folder: Path, num_classes: int) -> dict[str, Tensor] | None:
+    """What the model said of its (first) test split, image by image in the split's order; None where that is not there.
+
+    ``labels`` and ``predictions`` int64 (N,), class indices; ``scores`` float32 (N,), 0..1, of the predicted class;
+    ``is_unfamiliar`` bool (N,). Like pictures they are worth a warning, not an error: of a stranger's file anything
+    else is left out.
+    """
+    file = folder / PREDICTIONS_NAME
+    if not file.is_file():
+        return None
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s) and is left out.", file, error)
+        return None
+    kinds = {"labels": torch.int64, "predictions": torch.int64, "scores": torch.float32, "is_unfamiliar": torch.bool}
+    fits = (
+        {name: tensor.dtype for name, tensor in tensors.items()} == kinds
+        and len({tensor.shape for tensor in tensors.values()}) == 1
+        and tensors["labels"].ndim == 1
+        and all(((tensors[n] >= 0) & (tensors[n] < num_classes)).all() for n in ("labels", "predictions"))
+        and ((tensors["scores"] >= 0) & (tensors["scores"] <= 1)).all()
+    )
+    if not fits:
+        logger.warning("%s does not hold predictions of this model and is left out.", file)
+        return None
+    return tensors
 
 
 def read_pictures(folder: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_file
+from torch import Tensor
 
 from resnet_hub import checkpoint
 from resnet_hub.calibration import Calibration
@@ -15,6 +16,7 @@ from resnet_hub.checkpoint import (
     CARD_NAME,
     CONFIG_NAME,
     PICTURE_NAMES,
+    PREDICTIONS_NAME,
     TRAINING_NAME,
     WEIGHTS_NAME,
     TrainingRecord,
@@ -47,6 +49,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         preprocessing: What turns images into the network's input.
         training_record: How it was trained and what it measured (``training.json``), or None.
         calibration: Temperature and bound of familiarity, fitted on validation images, or None.
+        test_predictions: What it says of its test images, see ``checkpoint.read_predictions``, or None.
         pictures: Of that training, as encoded PNG by file name (``checkpoint.PICTURE_NAMES``); those that there are.
 
     Raises:
@@ -80,6 +83,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std))
         self.training_record: TrainingRecord | None = None
         self.calibration: Calibration | None = None
+        self.test_predictions: dict[str, Tensor] | None = None
         self.pictures: dict[str, bytes] = {}
 
     @property
@@ -93,6 +97,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         self.label_names = label_names
         self.training_record = None
         self.calibration = None
+        self.test_predictions = None
         self.pictures = {}
 
     def summary(self, image_size: int | None = None) -> ModelSummary:
@@ -172,6 +177,8 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             checkpoint.write_json(staging / CONFIG_NAME, self.to_config())
             if self.training_record is not None:
                 checkpoint.write_json(staging / TRAINING_NAME, self.training_record)
+            if self.test_predictions is not None:
+                save_file(self.test_predictions, staging / PREDICTIONS_NAME)
             for name, png in self.pictures.items():
                 (staging / name).write_bytes(png)
             self.generate_model_card(**card_kwargs).save(staging / CARD_NAME)
@@ -189,6 +196,8 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         absent = [name for name in PICTURE_NAMES if name not in self.pictures]
         if self.training_record is None:
             absent.append(TRAINING_NAME)
+        if self.test_predictions is None:
+            absent.append(PREDICTIONS_NAME)
         kwargs.setdefault("delete_patterns", absent)
         return super().push_to_hub(repo_id, model_card_kwargs=card_kwargs, **kwargs)
 
@@ -243,6 +252,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         checkpoint.load_weights(model, folder)
         model.training_record = checkpoint.read_training_record(folder)
+        model.test_predictions = checkpoint.read_predictions(folder, model.num_classes)
         model.pictures = checkpoint.read_pictures(folder)
         return model.to(map_location).eval()
 

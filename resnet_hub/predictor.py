@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 
@@ -17,6 +17,18 @@ class Prediction(TypedDict):
 
     label: str
     score: float
+
+
+class Answer(NamedTuple):
+    """What a model says of one image.
+
+    Attributes:
+        predictions: Best first.
+        is_unfamiliar: Whether the image is unlike those of the training; None of a checkpoint without calibration.
+    """
+
+    predictions: list[Prediction]
+    is_unfamiliar: bool | None
 
 
 class Predictor:
@@ -60,19 +72,25 @@ class Predictor:
             ImageError: an image cannot be decoded.
             ConfigurationError: ``top_k`` or ``batch_size`` below 1.
         """
+        if not isinstance(images, (list, tuple)):
+            return self.answer([images], top_k)[0].predictions
+        return [answer.predictions for answer in self.answer(images, top_k, batch_size)]
+
+    def answer(self, images: Sequence[ImageSource], top_k: int = 5, batch_size: int = 32) -> list[Answer]:
+        """As calling it with a list, and whether each image is unlike those of the training."""
         if top_k < 1 or batch_size < 1:
             raise ConfigurationError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}")
-        if not isinstance(images, (list, tuple)):
-            return self._predict_batch([images], top_k)[0]
         batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-        return [predictions for batch in batches for predictions in self._predict_batch(batch, top_k)]
+        return [answer for batch in batches for answer in self._answer_batch(batch, top_k)]
 
     @torch.inference_mode()
-    def _predict_batch(self, images: Sequence[ImageSource], top_k: int) -> list[list[Prediction]]:
+    def _answer_batch(self, images: Sequence[ImageSource], top_k: int) -> list[Answer]:
         pixels = self.model.preprocessing([open_image(image) for image in images])
-        logits = self.model(pixels.to(self.device))
-        scores, classes = probabilities(logits, self.model.calibration).topk(min(top_k, self.model.num_classes), dim=1)
+        logits = self.model(pixels.to(self.device)).cpu()
+        calibration = self.model.calibration
+        is_unfamiliar = calibration.is_unfamiliar(logits).tolist() if calibration else [None] * len(images)
+        scores, classes = probabilities(logits, calibration).topk(min(top_k, self.model.num_classes), dim=1)
         return [
-            [Prediction(label=self.label_names[c], score=s) for s, c in zip(row_scores, row_classes, strict=True)]
-            for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True)
+            Answer([Prediction(label=self.label_names[c], score=s) for s, c in zip(*row, strict=True)], unfamiliar)
+            for *row, unfamiliar in zip(scores.tolist(), classes.tolist(), is_unfamiliar, strict=True)
         ]

@@ -186,6 +186,55 @@ def test_of_a_strangers_folder_only_pictures_travel(folder, tmp_path, pictures, 
     ]
 
 
+def told(**changes) -> dict[str, torch.Tensor]:
+    """Predictions of six classes for four images."""
+    tensors = {
+        "labels": torch.tensor([0, 1, 2, 5]),
+        "predictions": torch.tensor([0, 1, 3, 5]),
+        "scores": torch.tensor([0.9, 0.8, 0.7, 1.0]),
+        "is_unfamiliar": torch.tensor([False, False, True, False]),
+    }
+    return {name: value for name, value in (tensors | changes).items() if value is not None}
+
+
+def test_predictions_travel_with_the_model_and_go_with_its_classifier(tiny_model, tmp_path):
+    tiny_model.test_predictions = told()
+    tiny_model.save_pretrained(tmp_path / "m")
+    loaded = ResNetForSigns.from_pretrained(tmp_path / "m")
+    assert {name: value.tolist() for name, value in loaded.test_predictions.items()} == {
+        name: value.tolist() for name, value in told().items()
+    }
+    loaded.reset_classifier(6)
+    loaded.save_pretrained(tmp_path / "m")
+    assert not (tmp_path / "m" / "predictions.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scores": None},
+        {"labels": torch.tensor([0, 1, 2, 6])},
+        {"predictions": torch.tensor([0, 1, 2, -1])},
+        {"scores": torch.tensor([0.0, 0.0, 0.0, float("nan")])},
+        {"scores": torch.zeros(3)},
+        {"labels": torch.zeros(4)},
+        {"more": torch.zeros(4)},
+    ],
+)
+def test_predictions_that_cannot_be_this_models_are_left_out(tiny_model, tmp_path, caplog, changes):
+    tiny_model.save_pretrained(tmp_path / "m")
+    save_file(told(**changes), tmp_path / "m" / "predictions.safetensors")
+    assert ResNetForSigns.from_pretrained(tmp_path / "m").test_predictions is None
+    assert "does not hold predictions of this model" in caplog.text
+
+
+def test_damaged_predictions_do_not_keep_a_model_from_loading(tiny_model, tmp_path, caplog):
+    tiny_model.save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "predictions.safetensors").write_bytes(b"no")
+    assert ResNetForSigns.from_pretrained(tmp_path / "m").test_predictions is None
+    assert "is damaged" in caplog.text
+
+
 def test_pictures_have_fixed_names(tiny_model, tmp_path):
     tiny_model.pictures = {"../curves.png": b""}
     with pytest.raises(CheckpointError, match=r"\.\./curves.png.*use curves.png, confusion_matrix.png"):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from resnet_hub import ConfigurationError, ImageError, Predictor, ResNetForSigns
+from resnet_hub.calibration import Calibration
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,14 @@ def test_labels_are_those_of_the_checkpoint(tmp_path):
     names = ["red", "green", "blue"]
     ResNetForSigns(label_names=names, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8)).save_pretrained(tmp_path)
     assert {p["label"] for p in Predictor(tmp_path)(photo(0))} == set(names)
+
+
+def test_an_answer_says_whether_the_image_is_familiar(tiny_checkpoint):
+    predictor = Predictor(tiny_checkpoint)
+    predictor.model.calibration = None
+    assert predictor.answer([photo(0)])[0].is_unfamiliar is None
+    for bound, expected in [(-1e9, True), (1e9, False)]:
+        predictor.model.calibration = Calibration(1.0, bound, "signs", "validation", 108)
+        answer = predictor.answer([photo(0), photo(1)], top_k=2)[1]
+        assert answer.is_unfamiliar is expected
+        assert answer.predictions == predictor(photo(1), top_k=2)

@@ -46,7 +46,7 @@ def run_on_two(colors, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_a_checkpoint_folder_that_predicts(run):
     folder, _ = run
-    files = {"model.safetensors", "config.json", "README.md", "training.json"}
+    files = {"model.safetensors", "config.json", "README.md", "training.json", "predictions.safetensors"}
     assert files <= {file.name for file in folder.iterdir()} <= files | set(PICTURE_NAMES)
     predictor = Predictor(folder)
     assert predictor.label_names == NAMES
@@ -293,6 +293,17 @@ def test_a_run_is_calibrated_on_its_validation_images(run, colors):
     card = (folder / "README.md").read_text()
     assert f"softmax of the logits divided by {model.calibration.temperature:.3f}" in card
     assert f"| {result['calibration_error']:.4f} | {result['unfamiliar']:.1%} |" in card
+
+
+def test_a_run_leaves_what_it_says_of_every_test_image(run, colors):
+    folder, _ = run
+    told = ResNetForImageClassification.from_pretrained(folder).test_predictions
+    rows = load_image_dataset(str(colors))["test"]
+    assert told["labels"].tolist() == rows["label"][:]
+    expected = Predictor(folder)(rows["image"][:], top_k=1)
+    assert [NAMES[i] for i in told["predictions"]] == [best["label"] for [best] in expected]
+    assert told["scores"].tolist() == pytest.approx([best["score"] for [best] in expected], abs=1e-3)
+    assert told["is_unfamiliar"].double().mean() == pytest.approx(record_of(folder)["results"][-1]["unfamiliar"])
 
 
 def test_a_run_on_validation_too_takes_over_the_calibration_of_the_run_before(run, train_here, tmp_path):

@@ -7,6 +7,7 @@
 Without arguments it trains on SIGNS where that is found, else on hands drawn by code.
 """
 
+import math
 import os
 import sys
 from dataclasses import replace
@@ -154,6 +155,7 @@ def test(
     if accelerator.is_main_process:
         dtype = getattr(torch, config.save_dtype)
         best.training_record, best.pictures = record, {}
+        best.test_predictions = as_tensors(predictions[data.name], best.calibration)
         best.save_pretrained(output_dir, dtype=dtype)  # before the pictures: what they fail on must not cost the result
         best.pictures = record_pictures(record, best.label_names)
         if config.sample_pictures:
@@ -189,6 +191,17 @@ def predict(
     )
     watch.settle()
     return predictions
+
+
+def as_tensors(predictions: Predictions, calibration: Calibration | None) -> dict[str, torch.Tensor]:
+    """For ``checkpoint.read_predictions``."""
+    is_unfamiliar = predictions.energies > (calibration.max_energy if calibration else math.inf)
+    return {
+        "labels": torch.from_numpy(predictions.labels),
+        "predictions": torch.from_numpy(predictions.predictions),
+        "scores": torch.from_numpy(predictions.scores).float(),
+        "is_unfamiliar": torch.from_numpy(is_unfamiliar),
+    }
 
 
 def trust(predictions: Predictions, calibration: Calibration | None) -> dict[str, float]:
