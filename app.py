@@ -1,4 +1,4 @@
-"""The web page: ``python app.py`` serves the model that ships with the project on http://127.0.0.1:7860."""
+"""The web page: ``python app.py`` serves the models that ship with the project on http://127.0.0.1:7860."""
 
 import argparse
 import os
@@ -9,19 +9,38 @@ from pathlib import Path
 
 from resnet_hub.errors import ConfigurationError, ResNetHubError
 
-DEFAULT_MODEL = Path(__file__).resolve().parent / "models" / "signs-resnet50"
+MODELS = Path(__file__).resolve().parent / "models"
 
 
 def parse_arguments() -> argparse.Namespace:
     on_a_space = "SPACE_ID" in os.environ  # a Hugging Face Space is reached from outside its container
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint folder or Hub id (default: %(default)s)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    models = os.environ.get("RESNET_HUB_MODELS", "").split() or shipped_models()
+    add("--models", nargs="+", default=models, help="checkpoint folders or Hub ids; the first one is shown first")
+    add("--allow-hub", action="store_true", help="visitors may name any model of the Hub")
+    add("--data", nargs="*", help="datasets with samples to try, as train.py takes them (default: signs where it is)")
     host = os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_a_space else "127.0.0.1")
-    parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
-    port = os.environ.get("GRADIO_SERVER_PORT", "7860")
-    parser.add_argument("--port", type=int, default=port, help="port to listen on (default: %(default)s)")
-    parser.add_argument("--share", action="store_true", help="also open a public address, through gradio.live")
-    return parser.parse_args()
+    add("--host", default=host, help="address to listen on; 0.0.0.0 for every one of this machine")
+    add("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="port to listen on")
+    add("--root-path", default=os.environ.get("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
+    add("--share", action="store_true", help="also open a public address, through gradio.live")
+    add("--auth", default=os.environ.get("RESNET_HUB_AUTH"), metavar="USER:PASSWORD", help="ask visitors for these")
+    add("--queue-size", type=int, default=64, help="visitors who may wait; more are told that the page is busy")
+    add("--feedback", type=Path, metavar="FOLDER", help="keep visitors' corrections, with their pictures, in FOLDER")
+    add("--feedback-repo", metavar="ID", help="also upload these to a private dataset of the Hub, every ten minutes")
+    arguments = parser.parse_args()
+    if arguments.auth is not None and ":" not in arguments.auth:
+        parser.error("--auth must be USER:PASSWORD")
+    if arguments.feedback_repo and not arguments.feedback:
+        parser.error("--feedback-repo needs --feedback FOLDER, where corrections are kept first")
+    return arguments
+
+
+def shipped_models() -> list[str]:
+    """The checkpoint folders under ``models/``, hands first."""
+    found = sorted(str(file.parent) for file in MODELS.glob("*/config.json"))
+    return sorted(found, key=lambda folder: "signs" not in folder)
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -33,21 +52,26 @@ def serve(arguments: argparse.Namespace) -> None:
 
     from PIL import Image
 
-    from resnet_hub.predictor import Predictor
-
-    predictor = Predictor(arguments.model)
-    predictor(Image.new("RGB", (64, 64)))  # the first pass is slow: not at the first visitor's expense
-
     from resnet_hub.demo import build_demo
+    from resnet_hub.demo.feedback import FeedbackStore
+    from resnet_hub.demo.models import ModelLibrary
+    from resnet_hub.demo.samples import SampleLibrary, default_datasets
     from resnet_hub.demo.theme import CSS, THEME
     from resnet_hub.demo.uploads import MAX_UPLOAD_MB
 
-    demo = build_demo(predictor).queue(max_size=64)
+    library = ModelLibrary(arguments.models, allow_hub=arguments.allow_hub)
+    library.get(None)(Image.new("RGB", (64, 64)))  # the first pass is slow: not at the first visitor's expense
+    samples = SampleLibrary(default_datasets() if arguments.data is None else arguments.data)
+    feedback = FeedbackStore(arguments.feedback, arguments.feedback_repo) if arguments.feedback else None
+
+    demo = build_demo(library, samples, feedback).queue(max_size=arguments.queue_size)
     try:
         demo.launch(
             server_name=arguments.host,
             server_port=arguments.port,
+            root_path=arguments.root_path,
             share=arguments.share,
+            auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
             theme=THEME,
             css=CSS,
             max_file_size=f"{MAX_UPLOAD_MB}mb",
@@ -64,7 +88,7 @@ def serve(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(
             f"cannot listen on {arguments.host}:{arguments.port}, the port may be in use: choose another with --port"
         ) from error
-    print(f"{arguments.model} is served on {demo.local_url} (stop with Ctrl+C)", flush=True)
+    print(f"{', '.join(library.names)} served on {demo.local_url} (stop with Ctrl+C)", flush=True)
     demo.block_thread()
 
 

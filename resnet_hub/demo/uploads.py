@@ -30,12 +30,17 @@ def open_upload(upload: dict[str, Any]) -> Image.Image:
     return open_image(_read_upload(upload))
 
 
+def upload_path(upload: dict[str, Any]) -> Path:
+    """The file of an upload. Raises ``ImageError`` where it is none of the folder of uploads."""
+    file = Path(str(upload.get("path"))).resolve()
+    if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
+        raise ImageError("there is no such upload: send the picture again")
+    return file
+
+
 def _read_upload(upload: dict[str, Any]) -> bytes:
     if upload.get("path"):
-        file = Path(upload["path"]).resolve()
-        if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
-            raise ImageError("there is no such upload: send the picture again")
-        return file.read_bytes()
+        return upload_path(upload).read_bytes()
     # Clients may send the bytes inline instead, which Gradio's own limit on uploads does not see.
     header, _, data = (upload.get("url") or "").partition(";base64,")
     if not header.startswith("data:"):

@@ -1,0 +1,82 @@
+"""The models that the page serves: read once, the last few kept in memory, each visitor with their own choice."""
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_hub.errors import CheckpointError, ConfigurationError
+from resnet_hub.hub import ResNetForImageClassification
+from resnet_hub.predictor import Predictor
+
+#: A ResNet-152 takes 240 MB.
+MAX_LOADED = 4
+HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+class ModelLibrary:
+    """Predictors by name, for many threads.
+
+    A name is all that visitors send: of folders they can name only those that the operator gave.
+
+    Args:
+        models: Checkpoint folders or Hub ids that the operator offers; the first one is the default.
+        allow_hub: Whether visitors may name any model of the Hub, as ``user/model`` or ``user/model@revision``.
+        max_loaded: How many are kept in memory; beyond that, those that were not asked for longest go.
+
+    Raises:
+        ConfigurationError: no model.
+        CheckpointError: the first model cannot be loaded.
+    """
+
+    def __init__(self, models: Sequence[str | Path], *, allow_hub: bool = False, max_loaded: int = MAX_LOADED) -> None:
+        if not models:
+            raise ConfigurationError("there is no model to serve: give a checkpoint folder or a Hub id with --models")
+        self._sources = _by_name([str(model) for model in models])
+        self.allow_hub = allow_hub
+        self._max_loaded = max_loaded
+        self._loaded: OrderedDict[str, Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+        self.get(self.default)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models that the operator offers."""
+        return list(self._sources)
+
+    @property
+    def default(self) -> str:
+        return self.names[0]
+
+    def get(self, name: str | None) -> Predictor:
+        """The model of that name, read first where it is not in memory; the default for None or "".
+
+        Raises:
+            CheckpointError: it is not offered, or cannot be loaded.
+        """
+        name = (name or self.default).strip()
+        with self._lock:  # one at a time: two visitors who want the same model wait for one load
+            if name not in self._loaded:
+                self._loaded[name] = self._load(name)
+            self._loaded.move_to_end(name)
+            while len(self._loaded) > self._max_loaded:
+                self._loaded.popitem(last=False)
+            return self._loaded[name]
+
+    def _load(self, name: str) -> Predictor:
+        if name in self._sources:
+            return Predictor(self._sources[name])
+        if not self.allow_hub:
+            raise CheckpointError(f"there is no model {name!r} here: choose one of {', '.join(self.names)}")
+        hub_id = HUB_ID.fullmatch(name)
+        # A name that is a folder on this machine would be read from there: no visitor may look around.
+        if hub_id is None or Path(hub_id["id"]).exists():
+            raise CheckpointError(f"{name!r} is no id of a Hub model: write it as user/model or user/model@revision")
+        return Predictor(ResNetForImageClassification.from_pretrained(hub_id["id"], revision=hub_id["revision"]))
+
+
+def _by_name(models: list[str]) -> dict[str, str]:
+    """Sources by what they are called on the page: a folder by its own name, or its path where two have the same."""
+    short = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
+    return {(name if short.count(name) == 1 else model): model for name, model in zip(short, models, strict=True)}

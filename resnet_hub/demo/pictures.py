@@ -1,0 +1,55 @@
+"""What pages share to take a picture in, and to look into the network that reads it."""
+
+import time
+
+import gradio as gr
+from PIL import Image
+
+from resnet_hub.demo import answers
+from resnet_hub.explain import default_stage, grad_cam, overlay
+from resnet_hub.predictor import Predictor
+
+
+def picture_input() -> gr.Image:
+    return gr.Image(
+        label="Picture",
+        sources=["upload", "webcam", "clipboard"],
+        type="filepath",
+        image_mode=None,
+        buttons=[],
+        alt_text="The picture to classify",
+        elem_id="picture",
+    )
+
+
+def look_inside(predictor: Predictor, image: Image.Image, label: str, stage: str | None) -> tuple[str, str]:
+    """What the network sees, and where it looks for a class, as HTML.
+
+    Args:
+        image: RGB, as decoded.
+        label: One of the model's label names.
+        stage: Of :data:`resnet_hub.explain.STAGES`; default: the last one that says where.
+    """
+    model = predictor.model
+    start = time.perf_counter()
+    seen = model.preprocessing.resize(image)
+    stage = stage or default_stage(model.image_size)
+    pixels = model.preprocessing([image]).to(predictor.device)
+    heatmap = grad_cam(model, pixels, model.label_names.index(label), stage)
+    seconds = time.perf_counter() - start
+    # In large square pixels, as it is: smoothing would show detail that the network does not get.
+    factor = max(1, answers.INLINE_SIDE // model.image_size)
+    enlarged = seen.resize((seen.width * factor, seen.height * factor), Image.Resampling.NEAREST)
+    caption = f"Speaks for {label}, {stage} ({heatmap.shape[1]} × {heatmap.shape[0]} places)"  # noqa: RUF001
+    shown = image.copy()
+    shown.thumbnail((answers.INLINE_SIDE, answers.INLINE_SIDE))
+    return (
+        _figure(enlarged, f"What the network sees: {model.image_size} × {model.image_size} px"),  # noqa: RUF001
+        _figure(overlay(shown, heatmap), f"{caption}, {answers.milliseconds(seconds)}"),
+    )
+
+
+def _figure(image: Image.Image, caption: str) -> str:
+    from html import escape
+
+    return f"<figure>{answers.inline(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -1,0 +1,8 @@
+"""How many visitors are served at once, and for how long."""
+
+#: Two passes through the network at a time take longer than one after the other, each using all cores.
+ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "inference"}
+#: A live camera holds its place for as long as it runs, so it has places of its own, and gives them back.
+LIVE = {"concurrency_limit": 4, "concurrency_id": "live", "time_limit": 120}
+#: Reading and drawing what is there already.
+LIGHT = {"concurrency_limit": 4, "concurrency_id": "light"}
