@@ -17,7 +17,8 @@ import torch
 import training_runs
 from PIL import Image
 
-from resnet_hub import ResNetForSigns
+from resnet_hub import ResNetForImageClassification, ResNetForSigns
+from resnet_hub.calibration import Calibration
 from resnet_hub.checkpoint import PICTURE_NAMES, TrainingRecord
 
 TINY = {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)}
@@ -59,6 +60,10 @@ def train_here(colors: Path) -> Callable[..., int]:
 @pytest.fixture
 def training_record() -> TrainingRecord:
     """As training leaves it, of a run that never was."""
+    return _record()
+
+
+def _record() -> TrainingRecord:
     metrics = {"loss": 0.5, "accuracy": 0.75, "macro_f1": 0.73333, "num_images": 4}
     epoch = {"epoch": 1, "learning_rate": 1e-3, "train": metrics, "validation": metrics, "seconds": 2.5}
     matrix = [[1, 0, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0]] + [[0] * 6] * 4
@@ -137,5 +142,26 @@ def start_app() -> Iterator[Callable[..., RunningApp]]:
 
 
 @pytest.fixture(scope="session")
-def running_app(start_app, tiny_checkpoint) -> RunningApp:
-    return start_app("--model", str(tiny_checkpoint))
+def hands_and_animals(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints for the page: one for hands that says what it measured, one for three animals that does not."""
+    hands = ResNetForSigns.from_pretrained(tiny_checkpoint)
+    hands.training_record = _record()
+    hands.calibration = Calibration(0.8, 1e6, "signs", "validation", 4)  # no picture is unfamiliar to it
+    hands.test_predictions = {
+        "labels": torch.tensor([0, 1, 1, 1]),
+        "predictions": torch.tensor([0, 0, 1, 1]),
+        "scores": torch.tensor([0.9, 0.6, 0.8, 0.7]),
+        "is_unfamiliar": torch.zeros(4, dtype=torch.bool),
+    }
+    torch.manual_seed(1)
+    animals = ResNetForImageClassification("resnet101", label_names=["cat", "<b>dog</b>", "emu"], image_size=96, **TINY)
+    animals.calibration = Calibration(1.0, -1e6, "pets", "validation", 4)  # every picture is unfamiliar to it
+    folder = tmp_path_factory.mktemp("models")
+    hands.save_pretrained(folder / "hands")
+    animals.save_pretrained(folder / "animals")
+    return folder / "hands", folder / "animals"
+
+
+@pytest.fixture(scope="session")
+def running_app(start_app, hands_and_animals) -> RunningApp:
+    return start_app("--models", *map(str, hands_and_animals))

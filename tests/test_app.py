@@ -16,6 +16,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+import app
+from resnet_hub.explain import grad_cam, overlay
 from resnet_hub.images import open_image
 from resnet_hub.predictor import Predictor
 
@@ -28,8 +30,8 @@ def client(running_app) -> Client:
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_checkpoint) -> Predictor:
-    return Predictor(tiny_checkpoint)
+def predictor(hands_and_animals) -> Predictor:
+    return Predictor(hands_and_animals[0])
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +87,63 @@ def test_endpoint_gives_every_class_with_its_probability(client, photo, tmp_path
     assert sum(row["confidence"] for row in answer["confidences"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_classify_is_the_only_endpoint_on_offer(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/classify"]
+def test_every_endpoint_on_offer_is_documented(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/classify", "/classify_batch", "/explain", "/models"]
+    assert all(endpoint["description"] for endpoint in endpoints.values())
     assert not client.view_api(return_format="dict")["unnamed_endpoints"]
+
+
+def test_the_model_is_chosen_by_name_and_only_among_those_on_offer(client, photo, tmp_path, hands_and_animals):
+    photo.save(tmp_path / "photo.png")
+    picture = handle_file(tmp_path / "photo.png")
+    answer = client.predict(picture, "animals", api_name="/classify")
+    expected = Predictor(hands_and_animals[1])(photo, top_k=3)
+    assert [row["label"] for row in answer["confidences"]] == [row["label"] for row in expected]
+    for name in ("user/model", str(hands_and_animals[1]), "../animals"):
+        with pytest.raises(AppError, match=r"there is no model .* here: choose one of hands, animals") as error:
+            client.predict(picture, name, api_name="/classify")
+        assert "Traceback" not in str(error.value)
+
+
+def test_models_are_described(client):
+    hands, animals = client.predict(api_name="/models")
+    assert hands == {
+        "name": "hands",
+        "architecture": "resnet50",
+        "label_names": list("012345"),
+        "image_size": 64,
+        "is_calibrated": True,
+    }
+    assert (animals["name"], animals["image_size"]) == ("animals", 96)
+
+
+def test_a_batch_has_an_answer_or_an_error_for_each_file_in_order(client, photo, tmp_path, predictor):
+    (tmp_path / "text.png").write_text("these are words, not pixels")
+    photo.save(tmp_path / "photo.png")
+    photo.rotate(90, expand=True).save(tmp_path / "turned.png")
+    files = [handle_file(tmp_path / name) for name in ("photo.png", "text.png", "turned.png")]
+    first, second, third = client.predict(files, api_name="/classify_batch")
+    assert [p["label"] for p in first["predictions"]] == [p["label"] for p in predictor(photo)]
+    assert first["is_unfamiliar"] is False
+    assert "no image" in second["error"]
+    assert "/" not in second["error"]
+    assert third["predictions"][0]["score"] == pytest.approx(predictor(photo.rotate(90, expand=True))[0]["score"])
+    with pytest.raises(AppError, match="Send 1 to 64 files"):
+        client.predict([], api_name="/classify_batch")
+
+
+def test_explain_gives_the_picture_under_the_heatmap(client, photo, tmp_path, predictor):
+    photo.save(tmp_path / "photo.png")
+    picture = handle_file(tmp_path / "photo.png")
+    drawn = open_image(client.predict(picture, "3", "layer3", api_name="/explain"))
+    pixels = predictor.model.preprocessing([photo])
+    expected = overlay(photo, grad_cam(predictor.model, pixels, 3, "layer3"))
+    assert drawn.size == photo.size
+    assert np.abs(np.asarray(drawn).astype(int) - np.asarray(expected)).mean() < 1
+    for label, stage, reason in [("9", "layer3", "The classes are 0, 1"), ("3", "fc", "There is no stage")]:
+        with pytest.raises(AppError, match=reason):
+            client.predict(picture, label, stage, api_name="/explain")
 
 
 def test_odd_pictures_are_seen_as_the_library_sees_them(client, photo, tmp_path, predictor):
@@ -112,7 +168,7 @@ def test_pictures_that_cannot_be_read_get_a_reason_without_a_path(client, photo,
 def call_without_client(url: str, upload: dict) -> str:
     """The endpoint's answer, as text, to a description of an upload that no honest client would send."""
     call = f"{url}gradio_api/call/classify"
-    event = httpx.post(call, json={"data": [upload]}).json()["event_id"]
+    event = httpx.post(call, json={"data": [upload, "hands"]}).json()["event_id"]
     return httpx.get(f"{call}/{event}").text
 
 
@@ -130,27 +186,8 @@ def test_files_outside_the_uploads_are_out_of_reach(running_app, photo, tmp_path
     assert "private" not in answer
 
 
-def test_photos_of_the_test_split_come_first_where_there_are_any(monkeypatch, tmp_path, photo):
-    from resnet_hub import data
-    from resnet_hub.demo.samples import sample_sets
-
-    rows = [{"image": photo, "label": label} for label in range(6)]
-    monkeypatch.setattr(data, "load_image_dataset", lambda name: {"signs": {"test": rows}}[name])
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setenv("RESNET_HUB_DATA", str(tmp_path))
-    photos, drawn = sample_sets(list("012345")).items()
-    assert photos[0].startswith("Photos")
-    assert [len(files) for files in photos[1].values()] == [1] * 6
-    assert drawn[0].startswith("Drawn")
-    assert sample_sets(["cat", "dog"]) == {}
-
-    monkeypatch.setattr(data, "load_image_dataset", lambda name: data._resolve(name))
-    monkeypatch.delenv("RESNET_HUB_SIGNS", raising=False)
-    assert list(sample_sets(list("012345"))) == [drawn[0]]
-
-
 def test_unknown_model_is_an_error_with_a_next_step():
-    done = run_app("--model", "no/such/folder")
+    done = run_app("--models", "no/such/folder")
     assert done.returncode == 2
     assert "no/such/folder" in done.stderr
     assert "check the path" in done.stderr
@@ -162,28 +199,57 @@ def test_port_in_use_is_an_error_with_a_next_step(tiny_checkpoint):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run_app("--model", str(tiny_checkpoint), "--port", str(port))
+        done = run_app("--models", str(tiny_checkpoint), "--port", str(port))
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+def test_options_that_cannot_work_are_refused_by_name(tiny_checkpoint):
+    for arguments, reason in [
+        (("--auth", "nobody"), "--auth must be USER:PASSWORD"),
+        (("--feedback-repo", "me/corrections"), "--feedback-repo needs --feedback FOLDER"),
+    ]:
+        done = run_app("--models", str(tiny_checkpoint), *arguments)
+        assert done.returncode == 2
+        assert reason in done.stderr
+
+
+def test_a_password_keeps_others_out(start_app, tiny_checkpoint):
+    served = start_app("--models", str(tiny_checkpoint), environment={"RESNET_HUB_AUTH": "me:secret: with colon"})
+    assert httpx.get(f"{served.url}gradio_api/info").status_code == 401
+    client = Client(served.url, auth=("me", "secret: with colon"), verbose=False)
+    assert [model["name"] for model in client.predict(api_name="/models")] == ["checkpoint"]
+
+
+def test_the_models_that_ship_are_served_hands_first(monkeypatch, tmp_path):
+    for name in ("cifar10-resnet50", "signs-resnet50", "notes"):
+        (tmp_path / name).mkdir()
+    for name in ("cifar10-resnet50", "signs-resnet50"):
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.setattr(app, "MODELS", tmp_path)
+    assert app.shipped_models() == [str(tmp_path / "signs-resnet50"), str(tmp_path / "cifar10-resnet50")]
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("RESNET_HUB_MODELS", "runs/mine me/model")
+    assert app.parse_arguments().models == ["runs/mine", "me/model"]
+
+
 def test_stops_when_told_and_leaves_no_uploads(start_app, tiny_checkpoint, tmp_path):
-    app = start_app("--model", str(tiny_checkpoint), environment={"TMPDIR": str(tmp_path)})
+    served = start_app("--models", str(tiny_checkpoint), environment={"TMPDIR": str(tmp_path)})
     Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
-    Client(app.url, verbose=False).predict(handle_file(tmp_path / "black.png"), api_name="/classify")
-    app.process.send_signal(signal.SIGTERM)
-    assert app.process.wait(10) == 0
+    Client(served.url, verbose=False).predict(handle_file(tmp_path / "black.png"), api_name="/classify")
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(10) == 0
     assert not list(tmp_path.glob("resnet-hub-*"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="only Linux lists its open ports in /proc")
 def test_space_listens_on_every_address(start_app, tiny_checkpoint):
-    app = start_app("--model", str(tiny_checkpoint), environment={"SPACE_ID": "user/space"})
-    with open(f"/proc/{app.process.pid}/net/tcp") as table:
+    served = start_app("--models", str(tiny_checkpoint), environment={"SPACE_ID": "user/space"})
+    with open(f"/proc/{served.process.pid}/net/tcp") as table:
         addresses = [line.split()[1] for line in table]
-    assert f"00000000:{app.port:04X}" in addresses
+    assert f"00000000:{served.port:04X}" in addresses
 
 
 def run_app(*arguments: str) -> subprocess.CompletedProcess:

@@ -24,7 +24,7 @@ def build_demo(library: ModelLibrary, samples: SampleLibrary, feedback: Feedback
         compare.page(library)
     with demo.route("Inspect", "inspect"):
         _navigation()
-        inspection.page(library, inspection.PicturesOfTests())
+        inspection.page(demo, library, inspection.PicturesOfTests())
     with demo.route("Batch", "batch"):
         _navigation()
         batch.page(library)

@@ -76,9 +76,8 @@ def _load(name: str) -> Any | None:
         return None
 
 
-def page(library: ModelLibrary, images: PicturesOfTests) -> None:
-    """Lay out the page and wire it, inside a page of a ``gr.Blocks``."""
-    first = library.get(None).model
+def page(demo: gr.Blocks, library: ModelLibrary, images: PicturesOfTests) -> None:
+    """Lay out the page and wire it, inside a page of ``demo``. It is filled when it is visited: that takes a second."""
     gr.Markdown(
         "# Inspect\nHow a network was trained, and what it gets right and wrong on pictures that are new to it.",
         elem_classes="intro",
@@ -91,28 +90,24 @@ def page(library: ModelLibrary, images: PicturesOfTests) -> None:
         elem_id="inspected",
     )
     chosen = gr.State(library.default)
-    facts = gr.Markdown(model_facts(first), elem_id="facts")
+    facts = gr.Markdown(elem_id="facts")
     with gr.Tabs():
         with gr.Tab("Mistakes", id="mistakes"):
             gr.Markdown(help.CONFUSION_MATRIX, elem_classes="help")
-            matrix = gr.HTML(confusion_matrix(first), js_on_load=CHOOSE_CELL, apply_default_css=False, elem_id="matrix")
-            cell = gr.HTML(mistakes(first, images), apply_default_css=False, elem_id="cell")
+            matrix = gr.HTML(js_on_load=CHOOSE_CELL, apply_default_css=False, elem_id="matrix")
+            cell = gr.HTML(apply_default_css=False, elem_id="cell")
         with gr.Tab("Classes", id="classes"):
             gr.Markdown(help.F1, elem_classes="help")
-            classes = gr.Dataframe(
-                per_class(first), interactive=False, show_search="filter", buttons=["copy"], elem_id="per-class"
-            )
+            classes = gr.Dataframe(interactive=False, show_search="filter", buttons=["copy"], elem_id="per-class")
         with gr.Tab("Training", id="training"):
             with gr.Row():
-                loss, accuracy = (_plot(first, metric) for metric in ("loss", "accuracy"))
+                loss, accuracy = (_plot(metric) for metric in ("loss", "accuracy"))
             recipe = gr.Dataframe(
-                options(first), interactive=False, wrap=True, show_search="search", buttons=["copy"], elem_id="recipe"
+                interactive=False, wrap=True, show_search="search", buttons=["copy"], elem_id="recipe"
             )
         with gr.Tab("Network", id="network"):
             gr.Markdown(help.RESIDUAL_BLOCK, elem_classes="help")
-            layers = gr.Dataframe(
-                architecture(first), interactive=False, show_search="search", buttons=["copy"], elem_id="layers"
-            )
+            layers = gr.Dataframe(interactive=False, show_search="search", buttons=["copy"], elem_id="layers")
 
     def inspect(wanted: str, last: str) -> tuple[Any, ...]:
         """A model that cannot be loaded becomes a message, and the last one stays."""
@@ -139,13 +134,9 @@ def page(library: ModelLibrary, images: PicturesOfTests) -> None:
         return cell_pictures(library.get(model_name).model, images, row, column)
 
     quiet = {"api_visibility": "private", **LIGHT}
-    name.input(
-        inspect,
-        [name, chosen],
-        [name, chosen, facts, matrix, cell, classes, loss, accuracy, recipe, layers],
-        show_progress_on=facts,
-        **quiet,
-    )
+    shown = [name, chosen, facts, matrix, cell, classes, loss, accuracy, recipe, layers]
+    demo.load(inspect, [name, chosen], shown, show_progress_on=facts, **quiet)
+    name.input(inspect, [name, chosen], shown, show_progress_on=facts, **quiet)
     matrix.select(show_cell, chosen, cell, **quiet)
 
 
@@ -263,9 +254,8 @@ def curves(model: ResNetForImageClassification, metric: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["epoch", metric, "images"])
 
 
-def _plot(model: ResNetForImageClassification, metric: str) -> gr.LinePlot:
+def _plot(metric: str) -> gr.LinePlot:
     return gr.LinePlot(
-        curves(model, metric),
         x="epoch",
         y=metric,
         color="images",

@@ -12,7 +12,7 @@ from resnet_hub.predictor import Predictor
 
 #: A ResNet-152 takes 240 MB.
 MAX_LOADED = 4
-HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
 class ModelLibrary:
