@@ -144,6 +144,12 @@ def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
     chose = "validation chose the epoch, " if any(d["validation"] for d in training["datasets"]) else ""
     intro = f"Images per split; {chose}test was looked at once."
     parts = [f"## Data\n\n{intro}\n\n{as_table(header, rows)}"]
+    for d in training["datasets"]:
+        if d.get("test_in_train"):
+            parts.append(
+                f"Of the {d['test']:,} test images of {plain(d['name'])}, {d['test_in_train']:,} stand in train too, "
+                "pixel for pixel: results on them say a little too much."
+            )
     if TRAIN_SAMPLES_NAME in pictures:
         alt = "Training images of each class, resized and randomly changed as the network saw them"
         parts.append(_picture(TRAIN_SAMPLES_NAME, alt))

@@ -168,7 +168,8 @@ def _empty_classes(splits: DatasetDict) -> dict[str, list[str]]:
     empty = {}
     for split, rows in splits.items():
         names, present = rows.features["label"].names, set(rows["label"][:])
-        if missing := [name for i, name in enumerate(names) if i not in present]:
+        # A split without any image is meant to be so, as validation is where a run trains on it.
+        if present and (missing := [name for i, name in enumerate(names) if i not in present]):
             empty[split] = missing
     return empty
 

@@ -61,7 +61,7 @@ def test_the_record_tells_recipe_versions_history_and_results(run):
     assert record["recipe"]["dataset_name"] == "colors"  # not where it lies on this machine
     assert record["versions"]["torch"] == version("torch")
     assert record["datasets"] == [
-        {"name": "colors", "description": "images", "train": 120, "validation": 23, "test": 71}
+        {"name": "colors", "description": "images", "train": 120, "validation": 23, "test": 71, "test_in_train": 0}
     ]
     assert [line["epoch"] for line in record["history"]] == [1, 2, 3]
     for line in record["history"]:
@@ -271,6 +271,7 @@ def test_training_on_validation_too_keeps_the_last_epoch(train_here, tmp_path):
         "train": 143,
         "validation": 0,
         "test": 71,
+        "test_in_train": 0,
     }
     assert record["best_epoch"] == 3
     assert [line["validation"] for line in record["history"]] == [None] * 3

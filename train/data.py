@@ -7,16 +7,17 @@ import datasets
 from accelerate import Accelerator
 
 from resnet_hub.data import describe, load_image_dataset, public_name, signs_is_available
-from resnet_hub.data_checks import check_dataset
+from resnet_hub.data_checks import DatasetReport, check_dataset
 from resnet_hub.errors import DatasetError
 from train.config import TrainingConfig
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Datasets by name, the main one first; all have the same classes."""
+    """Datasets by name, the main one first; all have the same classes. ``reports`` say what was found in them."""
 
     datasets: dict[str, datasets.DatasetDict]
+    reports: dict[str, DatasetReport]
 
     @property
     def name(self) -> str:
@@ -40,7 +41,10 @@ class TrainingData:
         return {name: splits["test"] for name, splits in self.datasets.items()}
 
     def describe(self) -> list[dict[str, Any]]:
-        """For the training record: names, what they are, images per split that this run uses."""
+        """For the training record: names, what they are, images per split that this run uses.
+
+        ``test_in_train`` are the test images that stand in train too, pixel for pixel.
+        """
         return [
             {
                 "name": public_name(name),
@@ -48,6 +52,7 @@ class TrainingData:
                 "train": len(splits["train"]),
                 "validation": len(splits["validation"]) if name == self.name else 0,
                 "test": len(splits["test"]),
+                "test_in_train": sum(finding.split == "test" for finding in self.reports[name].duplicates),
             }
             for name, splits in self.datasets.items()
         ]
@@ -63,11 +68,10 @@ def load_training_data(config: TrainingConfig, accelerator: Accelerator) -> Trai
     if config.extra_dataset_name and config.extra_dataset_name not in names:
         names.append(config.extra_dataset_name)
     with accelerator.main_process_first():  # the others then find what it cached
-        data = TrainingData({name: _load_checked(name, config, accelerator) for name in names})
-    if config.train_on_validation:
-        splits = data.datasets[data.name]
-        splits["train"] = datasets.concatenate_datasets([splits["train"], splits["validation"]])
-        splits["validation"] = splits["validation"].select([])
+        loaded = {name: _load_checked(name, config, accelerator) for name in names}
+    data = TrainingData(
+        {name: splits for name, (splits, _) in loaded.items()}, {name: report for name, (_, report) in loaded.items()}
+    )
     for name, splits in data.datasets.items():
         classes = splits["train"].features["label"].names
         if classes != data.label_names:
@@ -88,7 +92,9 @@ def choose_dataset(config: TrainingConfig, accelerator: Accelerator) -> str:
     return "drawn-signs"
 
 
-def _load_checked(name: str, config: TrainingConfig, accelerator: Accelerator) -> datasets.DatasetDict:
+def _load_checked(
+    name: str, config: TrainingConfig, accelerator: Accelerator
+) -> tuple[datasets.DatasetDict, DatasetReport]:
     """Without what cannot be used, if that was asked for; says what else was found."""
     splits = load_image_dataset(
         name,
@@ -104,7 +110,10 @@ def _load_checked(name: str, config: TrainingConfig, accelerator: Accelerator) -
         limit = for_training if split == "train" else config.max_eval_samples
         if limit is not None and limit < len(rows):
             splits[split] = rows.shuffle(seed=config.split_seed).select(range(limit))
+    if config.train_on_validation and not is_extra:
+        splits["train"] = datasets.concatenate_datasets([splits["train"], splits["validation"]])
+        splits["validation"] = splits["validation"].select([])
     splits, report = check_dataset(splits, skip_corrupt=config.skip_corrupt)
     for line in report.lines():
         accelerator.print(f"{name}: {line}")
-    return splits
+    return splits, report
