@@ -4,6 +4,7 @@ import base64
 import html
 import io
 
+import gradio as gr
 from PIL import Image
 
 from resnet_hub.errors import ResNetHubError
@@ -63,6 +64,11 @@ def inline(image: Image.Image, alt: str) -> str:
 
 
 def sentence(error: ResNetHubError) -> str:
-    """The error's message for a toast, which shows HTML."""
     text = str(error)
-    return f"{html.escape(text[:1].upper() + text[1:])}."
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def warn(what: ResNetHubError | str) -> None:
+    """A message that goes by itself. Toasts show HTML, and errors may quote a stranger's words."""
+    text = what if isinstance(what, str) else sentence(what)
+    gr.Warning(html.escape(text), duration=TOAST_SECONDS)

@@ -53,7 +53,7 @@ def page(library: ModelLibrary) -> None:
             predictor = library.get(name)
             files = [upload_path(upload) for upload in uploads]
         except ResNetHubError as error:
-            gr.Warning(answers.sentence(error), duration=answers.TOAST_SECONDS)
+            answers.warn(error)
             return INVITATION, gr.skip(), hidden, hidden
         rows = []
         for row in classify_files(predictor, files):
@@ -179,7 +179,7 @@ def _shown(rows: list[Row]) -> list[list[Any]]:
                 round(row.answer.predictions[0]["score"], 3) if row.answer else None,
                 f"{label} ({score:.0%})" if label is not None else "",
                 "yes" if row.answer and row.answer.is_unfamiliar else "",
-                html.unescape(row.error),
+                row.error,
             ]
         )
     return shown

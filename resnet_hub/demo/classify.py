@@ -79,7 +79,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         try:
             return gr.skip(), *answer_to(library, upload, name), closed
         except ImageError as error:
-            gr.Warning(answers.sentence(error), duration=answers.TOAST_SECONDS)
+            answers.warn(error)
             return None, {}, INVITATION, closed
 
     def answer_frame(frame: dict[str, Any] | None, name: str) -> tuple[Any, Any]:
@@ -96,7 +96,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         try:
             predictor = library.get(name)
         except ResNetHubError as error:
-            gr.Warning(answers.sentence(error), duration=answers.TOAST_SECONDS)
+            answers.warn(error)
             return last, last, gr.skip(), gr.skip(), gr.skip()
         return (
             gr.skip(),
@@ -106,7 +106,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
             default_stage(predictor.model.image_size),
         )
 
-    def explain(upload: dict[str, Any] | None, name: str, of: str | None, stage_name: str) -> tuple[Any, ...]:
+    def look(upload: dict[str, Any] | None, name: str, of: str | None, stage_name: str) -> tuple[Any, ...]:
         """Of the class that was asked for, else of the most probable one."""
         if upload is None:
             return "<p class='hint'>Add a picture first.</p>", "", gr.skip()
@@ -149,7 +149,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
     )
     gr.on(
         [inside.expand, of_class.input, stage.input],
-        explain,
+        look,
         [image, chosen, of_class, stage],
         [seen, heatmap, of_class],
         preprocess=False,
@@ -248,22 +248,22 @@ def _feedback(library: ModelLibrary, store: FeedbackStore, image: gr.Image, chos
 
     def send(upload: dict[str, Any] | None, name: str, label: str | None) -> Any:
         if upload is None or not label:
-            gr.Warning("Add a picture and choose what it is.", duration=answers.TOAST_SECONDS)
+            answers.warn("Add a picture and choose what it is.")
             return gr.skip()
         predictor = library.get(name)
         if label not in predictor.label_names:
-            gr.Warning("Choose one of the classes.", duration=answers.TOAST_SECONDS)
+            answers.warn("Choose one of the classes.")
             return gr.skip()
         try:
             picture = open_upload(upload)
         except ImageError as error:
-            gr.Warning(answers.sentence(error), duration=answers.TOAST_SECONDS)
+            answers.warn(error)
             return gr.skip()
         best = predictor(picture, top_k=1)[0]
         if store.add(picture, model=name, predicted=best["label"], score=best["score"], label=label):
             gr.Info("Thank you: the picture and your answer were kept.", duration=answers.TOAST_SECONDS)
         else:
-            gr.Warning("No more corrections are taken at the moment.", duration=answers.TOAST_SECONDS)
+            answers.warn("No more corrections are taken at the moment.")
         return None
 
     with gr.Accordion("Is the answer wrong?", open=False, elem_id="feedback"):

@@ -29,7 +29,7 @@ def page(library: ModelLibrary) -> None:
         try:
             image = open_upload(upload)
         except ResNetHubError as error:
-            gr.Warning(answers.sentence(error), duration=answers.TOAST_SECONDS)
+            answers.warn(error)
             return INVITATION
         return f"<div class='cards'>{''.join(card(library, name, image) for name in names[:MAX_MODELS])}</div>"
 
@@ -67,7 +67,7 @@ def card(library: ModelLibrary, name: str, image: Any) -> str:
     try:
         predictor = library.get(name)
     except ResNetHubError as error:
-        return f"<section class='card'>{title}<p>{answers.sentence(error)}</p></section>"
+        return f"<section class='card'>{title}<p>{html.escape(answers.sentence(error))}</p></section>"
     start = time.perf_counter()
     answer = predictor.answer([image])[0]
     seconds = time.perf_counter() - start

@@ -114,7 +114,7 @@ def page(demo: gr.Blocks, library: ModelLibrary, images: PicturesOfTests) -> Non
         try:
             model = library.get(wanted).model
         except ResNetHubError as error:
-            gr.Warning(answers.sentence(error), duration=answers.TOAST_SECONDS)
+            answers.warn(error)
             return last, last, *[gr.skip()] * 8
         return (
             gr.skip(),

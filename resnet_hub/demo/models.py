@@ -13,6 +13,8 @@ from resnet_hub.predictor import Predictor
 #: A ResNet-152 takes 240 MB.
 MAX_LOADED = 4
 HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+#: Of a path such as ``/home/me/.cache/config.json`` all but the file's name: visitors need not know this machine.
+ABSOLUTE_FOLDER = re.compile(r"(?<![\w/.:])(/[^/\s'\",;]+)*/(?=[^/\s])")
 
 
 class ModelLibrary:
@@ -73,7 +75,10 @@ class ModelLibrary:
         # A name that is a folder on this machine would be read from there: no visitor may look around.
         if hub_id is None or Path(hub_id["id"]).exists():
             raise CheckpointError(f"{name!r} is no id of a Hub model: write it as user/model or user/model@revision")
-        return Predictor(ResNetForImageClassification.from_pretrained(hub_id["id"], revision=hub_id["revision"]))
+        try:
+            return Predictor(ResNetForImageClassification.from_pretrained(hub_id["id"], revision=hub_id["revision"]))
+        except CheckpointError as error:
+            raise CheckpointError(ABSOLUTE_FOLDER.sub("", str(error))) from error
 
 
 def _by_name(models: list[str]) -> dict[str, str]:
