@@ -152,14 +152,18 @@ def test_live_camera_is_answered_frame_by_frame(page):
     page.get_by_role("tab", name="Live camera").click()
     page.locator("#live").get_by_role("button", name="Click to Access Webcam").click()
     page.wait_for_function("document.querySelector('#live video')?.videoWidth > 0")
-    page.locator("#live button[aria-label='start stream']").click()
+    page.locator("#live button[aria-label='capture photo']").click()
     expect_answer(page)
     answers = set()
     for _ in range(40):  # the fake camera's picture moves
         answers.add(page.locator("#verdict").inner_text())
         page.wait_for_timeout(100)
     assert len(answers) >= 5
-    page.locator("#live button[aria-label='stop stream']").click()
+    page.locator("#live button[aria-label='capture photo']").click()  # which now says "Stop"
+    page.wait_for_timeout(500)
+    last = page.locator("#verdict").inner_text()
+    page.wait_for_timeout(500)
+    assert page.locator("#verdict").inner_text() == last
 
 
 def test_a_look_inside_shows_what_the_network_sees_and_where_it_looks(page, tmp_path):
@@ -194,8 +198,9 @@ def test_two_visitors_with_two_models_do_not_meet(browser, running_app, page, tm
     other.goto(running_app.url)
     choose(other, "model", "animals")
     expect(other.get_by_role("heading", level=1)).to_have_text("What is in the picture?")
-    for visitor in (page, other, page):
-        upload(visitor, picture_of(tmp_path))
+    file = picture_of(tmp_path)
+    for visitor in (page, other):
+        upload(visitor, file)
     expect(page.locator("#answer [data-testid$='-confidence-set']")).to_have_count(6)
     expect(other.locator("#answer [data-testid$='-confidence-set']")).to_have_count(3)
     other.close()
@@ -240,12 +245,13 @@ def test_batch_is_a_table_to_sort_and_to_take_along(page, tmp_path):
     (tmp_path / "broken.png").write_text("these are words, not pixels")
     files = [picture_of(tmp_path), tmp_path / "broken.png", tmp_path / "more.zip"]
     page.locator("#files input[type=file]").set_input_files(files)
-    expect(page.locator("#files")).to_contain_text("more.zip")
+    expect(page.locator("#files")).to_contain_text("more")
     page.locator("#run").click()
     expect(page.locator("#status")).to_contain_text("3 pictures:")
     expect(page.locator("#status")).to_contain_text("1 could not be read")
     expect(page.locator("#table [data-row='1'][data-col='6']")).to_contain_text("This is no image")
-    expect(page.locator("#table img")).to_have_count(2)
+    for row, shown in enumerate((1, 0, 1)):
+        expect(page.locator(f"#table [data-row='{row}'][data-col='0'] img")).to_have_count(shown)
     with page.expect_download() as download:
         page.locator("#csv").click()
     lines = Path(download.value.path()).read_text().splitlines()
@@ -302,7 +308,7 @@ def fill(page: Page, name: str, tmp_path) -> None:
         expect(page.locator("#cell figcaption")).to_have_count(1)
     else:
         page.locator("#files input[type=file]").set_input_files([picture_of(tmp_path)])
-        expect(page.locator("#files")).to_contain_text("tan.png")
+        expect(page.locator("#files")).to_contain_text("tan")
         page.locator("#run").click()
         expect(page.locator("#status")).to_contain_text("1 pictures:")
 
