@@ -15,6 +15,7 @@ Weights and config are always there, the rest may be missing. Nothing is ever un
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,20 +24,11 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from resnet_hub.download import PICKLE_SUFFIXES, download
 from resnet_hub.errors import CheckpointError
 
 WEIGHTS_NAME = "model.safetensors"
@@ -50,10 +42,13 @@ TRAIN_SAMPLES_NAME = "train_samples.png"
 TEST_SAMPLES_NAME = "test_samples.png"
 PICTURE_NAMES = (CURVES_NAME, CONFUSION_MATRIX_NAME, MISTAKES_NAME, TRAIN_SAMPLES_NAME, TEST_SAMPLES_NAME)
 CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME, *PICTURE_NAMES)
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Several times what training draws, and no burden to whoever holds the model.
 MAX_PICTURE_BYTES = 4_000_000
+
+#: What may mean a Hub id as well as a folder; not under those that the project itself writes to.
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", flags=re.ASCII)
+_FOLDERS = ("models", "runs")
 
 logger = logging.getLogger(__name__)
 
@@ -120,66 +115,34 @@ def locate_checkpoint(
 ) -> Path:
     """The local folder that holds the checkpoint, downloaded first where ``name_or_path`` is a Hub id.
 
-    An existing local folder wins over a Hub repository of the same name.
+    An existing local folder wins over a Hub repository of the same name, and says so.
 
     Raises:
         CheckpointError: neither a folder nor a reachable repository with weights and config.
     """
     path = Path(name_or_path)
     if path.is_dir():
+        if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path) and path.parts[0] not in _FOLDERS:
+            logger.warning(
+                "%s is loaded from the folder %s, and not from the Hub, which may have a model of that name: write "
+                "./%s where the folder is meant, and start from elsewhere where the Hub is.",
+                *(name_or_path, path.resolve(), name_or_path),
+            )
         return path
     if path.is_file():
         raise CheckpointError(f"{path} is a file: give the checkpoint folder that it lies in")
     if not _may_be_hub_id(name_or_path):
         raise CheckpointError(f"there is no folder {path}: check the path, or give a Hub id such as 'user/model'")
-    repo_id = str(name_or_path)
-    where = f"Hub model {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    folder = _download(
-        repo_id,
-        where,
+    return download(
+        str(name_or_path),
+        CHECKPOINT_FILES,
+        (CONFIG_NAME, WEIGHTS_NAME),
         revision=revision,
         cache_dir=cache_dir,
         force_download=force_download,
         token=token,
         local_files_only=local_files_only,
     )
-    # The loaders would name a file of the cache, which means nothing to whoever gave an id.
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{where} has no {name} (its copy is in {folder}): check the id, or push the model again; "
-                "weights that are there only as a pickle are never loaded"
-            )
-    return folder
-
-
-def _download(repo_id: str, where: str, **options: Any) -> Path:
-    """The checkpoint's files in the cache; the client's errors become next steps. ``where`` is for messages."""
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(CHECKPOINT_FILES), **options))
-    except GatedRepoError as error:
-        raise CheckpointError(f"{where} is gated: ask for access on its page, then run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{where} does not exist, or is private: check the id (there is no such local folder either), "
-            "or run `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{where} does not exist: give an existing branch, tag or commit") from error
-    except (LocalEntryNotFoundError, EntryNotFoundError) as error:
-        raise CheckpointError(
-            f"{where} is not in the cache and the Hub cannot be reached (there is no such local folder either): "
-            "check the network and HF_ENDPOINT, or give a checkpoint folder"
-        ) from error
-    except HFValidationError as error:
-        raise CheckpointError(f"{repo_id!r} is neither a folder nor a Hub id such as 'user/model'") from error
-    except (HfHubHTTPError, OSError) as error:
-        # A token that is expired or mistyped, for which public models are refused too.
-        if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
-            raise CheckpointError(
-                f"the Hub refuses the access token for {where}: run `hf auth login`, or correct or unset HF_TOKEN"
-            ) from error
-        raise CheckpointError(f"{where} could not be downloaded ({error}): try again later") from error
 
 
 def _may_be_hub_id(name_or_path: str | Path) -> bool:
