@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,12 +25,12 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from resnet_hub.download import PICKLE_SUFFIXES, download
 from resnet_hub.errors import CheckpointError
+from resnet_hub.record_checks import checked_record
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -46,6 +47,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Several times what training draws, and no burden to whoever holds the model.
 MAX_PICTURE_BYTES = 4_000_000
 
+#: Three confusion matrices of 2,000 classes. What is parsed takes up to 20 times as much memory.
+MAX_JSON_BYTES = 40_000_000
 #: What may mean a Hub id as well as a folder; not under those that the project itself writes to.
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", flags=re.ASCII)
 _FOLDERS = ("models", "runs")
@@ -154,12 +157,20 @@ def _may_be_hub_id(name_or_path: str | Path) -> bool:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object from ``folder``. Raises ``CheckpointError`` where it is missing or not an object."""
+    """A JSON object from ``folder``. Raises ``CheckpointError`` where it is missing, no object, or far too large."""
     file = folder / name
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            content = stream.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES:,} bytes")
+        content = json.loads(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no {name}: it is not a checkpoint folder, check the path") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error.strerror}): check the path and its permissions"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not valid JSON ({error}): restore it or save the model again") from error
     if not isinstance(content, dict):
@@ -167,9 +178,23 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def read_training_record(folder: Path) -> TrainingRecord | None:
-    """The folder's ``training.json``, or None where a model was saved without having been trained here."""
-    return read_json(folder, TRAINING_NAME) if (folder / TRAINING_NAME).exists() else None
+def read_training_record(folder: Path, num_classes: int | None = None) -> TrainingRecord | None:
+    """The folder's ``training.json``, or None where a model was saved without having been trained here.
+
+    Args:
+        num_classes: Of the model that it belongs to, where that is known.
+
+    Raises:
+        CheckpointError: it is no training record; the message names the value that is wrong.
+    """
+    file = folder / TRAINING_NAME
+    if not file.exists():
+        return None
+    try:
+        return checked_record(read_json(folder, TRAINING_NAME), num_classes)
+    except CheckpointError as error:
+        advice = "restore the file, or remove it to go without"
+        raise CheckpointError(f"{file} is no training record: {error}; {advice}") from error
 
 
 def read_pictures(folder: Path) -> dict[str, bytes]:
@@ -203,9 +228,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: weights missing, pickled, damaged, or not exactly those of ``model``.
     """
     file = folder / WEIGHTS_NAME
-    weights = read_weights(file)
-    _check_weights(model, weights, file)
-    model.load_state_dict(weights, strict=True, assign=True)
+    _check_weights(model, _read_shapes(file), file)
+    model.load_state_dict(read_weights(file), strict=True, assign=True)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -214,6 +238,25 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: not there, there only as a pickle, or damaged.
     """
+    with _open_weights(file) as weights:
+        tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 it is no mapping
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _read_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind (``"float"`` or the name of another type) of each tensor, from the file's header alone."""
+    with _open_weights(file) as weights:
+        slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        return {name: (tuple(s.get_shape()), _kind(s.get_dtype())) for name, s in slices.items()}
+
+
+def _kind(dtype: str) -> str:
+    return "float" if dtype in ("F64", "F32", "F16", "BF16") else dtype
+
+
+@contextmanager
+def _open_weights(file: Path) -> Iterator[Any]:
+    """A ``.safetensors`` file, mapped into memory. The library checks that the header's sizes are the file's."""
     folder = file.parent
     if not file.is_file():
         pickled = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLE_SUFFIXES) if folder.is_dir() else []
@@ -224,24 +267,35 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             )
         raise CheckpointError(f"{folder} has no {file.name}: check the path, or save the model again")
     try:
-        weights = load_file(file)
+        with safe_open(file, framework="pt") as weights:
+            yield weights
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged ({error}): download or save it again") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
 
 
-def _check_weights(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+def _check_weights(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], file: Path) -> None:
+    """Before they are read: what does not fit is refused however large it is."""
     expected = model.state_dict()
-    missing = [key for key in expected if key not in weights]
-    unexpected = [key for key in weights if key not in expected]
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
     wrong_shape = [
-        f"{key} is {tuple(weights[key].shape)} and should be {tuple(value.shape)}"
+        f"{key} is {found[key][0]} and should be {tuple(value.shape)}"
         for key, value in expected.items()
-        if key in weights and weights[key].shape != value.shape
+        if key in found and found[key][0] != value.shape
+    ]
+    wrong_kind = [
+        f"{key} is {found[key][1]}"
+        for key, value in expected.items()
+        if key in found and found[key][1] != ("float" if value.is_floating_point() else "I64")
     ]
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in [("missing", missing), ("unexpected", unexpected), ("of another shape", wrong_shape)]
+        for what, keys in [
+            ("missing", missing),
+            ("unexpected", [reprlib.repr(key)[1:-1] for key in unexpected]),
+            ("of another shape", wrong_shape),
+            ("of another type", wrong_kind),
+        ]
         if keys
     ]
     if problems:
@@ -314,8 +368,11 @@ def finish_file(file: Path) -> None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Readable and stable: indented, non-ASCII kept, NaN refused since JSON has none."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Readable and stable: indented, lists of numbers on one line, non-ASCII kept, NaN refused since JSON has none."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    # Within a string a line break is escaped, so that this cannot be part of one.
+    text = re.sub(r"\[\n\s+([-+.\dEe,\s]+?)\n\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def exportable_state_dict(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

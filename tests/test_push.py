@@ -178,8 +178,8 @@ def test_pushing_again_adds_a_commit_and_the_older_one_still_loads(pushed, hub, 
     assert newer != pushed.logits
     assert [commit.title for commit in hub.repos["me/hands"].commits] == [
         "initial commit",
-        "Push model using huggingface_hub.",
-        "Push model using huggingface_hub.",
+        "Push model with resnet_hub",
+        "Push model with resnet_hub",
     ]
     assert author.run(load, "me/hands") == newer
     assert author.run(load, "me/hands", revision=pushed.commit) == pushed.logits

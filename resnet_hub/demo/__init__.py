@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from resnet_hub.card import plain
 from resnet_hub.demo import classify
 from resnet_hub.hub import ResNetForImageClassification
 from resnet_hub.predictor import Predictor
@@ -29,6 +30,6 @@ def model_facts(model: ResNetForImageClassification) -> str:
     for result in (r for r in results if r["split"] == "test"):
         facts.append(
             f"**{result['accuracy']:.1%}** accuracy and {result['macro_f1']:.3f} macro-F1 "
-            f"on the {result['num_images']:,} images of {result['dataset']} ({result['split']})"
+            f"on the {result['num_images']:,} images of {plain(result['dataset'])} ({result['split']})"
         )
     return " · ".join(facts)

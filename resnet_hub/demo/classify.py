@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from resnet_hub import drawn_signs
+from resnet_hub.card import plain
 from resnet_hub.demo.samples import SampleSet, sample_sets
 from resnet_hub.demo.uploads import open_upload
 from resnet_hub.errors import ImageError
@@ -132,7 +133,8 @@ def _introduction(predictor: Predictor) -> str:
     if _knows_signs(predictor):
         return f"Show a hand with none to five fingers raised, and a {network} reads the number."
     names = predictor.label_names
-    return f"A {network} tells {len(names)} classes apart: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}."
+    shown = ", ".join(map(plain, names[:10])) + (" …" if len(names) > 10 else "")
+    return f"A {network} tells {len(names)} classes apart: {shown}."
 
 
 def _knows_signs(predictor: Predictor) -> bool:
@@ -146,11 +148,12 @@ def _probabilities(predictions: list[Prediction]) -> dict[str, float]:
 def _verdict(predictions: list[Prediction], seconds: float) -> str:
     """What the answer means and what to do with it, and how long it took, as Markdown."""
     best, *others = predictions
+    names = [plain(prediction["label"]) for prediction in predictions[:2]]
     if best["score"] >= SURE_FROM or not others:
-        meaning = f"The network reads **{best['label']}** and is {best['score']:.0%} sure."
+        meaning = f"The network reads **{names[0]}** and is {best['score']:.0%} sure."
     else:
         meaning = (
-            f"The network wavers between **{best['label']}** and **{others[0]['label']}**. "
+            f"The network wavers between **{names[0]}** and **{names[1]}**. "
             "Try again with the subject alone, large and in front of a plain background."
         )
     return f"{meaning} <small>{1000 * seconds:.0f} ms</small>"
