@@ -8,15 +8,20 @@ need ``HF_ENDPOINT=hub.url`` and ``HF_HUB_DISABLE_XET=1``, set before they impor
 import base64
 import hashlib
 import json
+import multiprocessing
+import os
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import pytest
 import uvicorn
 import yaml
 from starlette.applications import Starlette
@@ -347,3 +352,44 @@ class LoopbackHub:
         commit = repo.commit(branch, title, files)
         url = "{}/{owner}/{name}/commit/{}".format(self.url, commit.sha, **request.path_params)
         return JSONResponse({"commitOid": commit.sha, "commitUrl": url})
+
+
+class Computer:
+    """A process with a Hub, a token and an empty cache; starts with the first :meth:`run` and lasts for all of them.
+
+    Clients read the address of the Hub, their token and their cache when they are imported, hence a process of its own.
+
+    Args:
+        url: Of the Hub.
+        token: Of the user; None for somebody who is not logged in.
+        home: Folder of the client's cache.
+        variables: More of the environment.
+    """
+
+    def __init__(self, url: str, token: str | None, home: Path, **variables: str) -> None:
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+            **({"HF_TOKEN": token} if token else {}),
+            **variables,
+        }
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.stop = self._pool.shutdown
+
+    def kill(self) -> None:
+        """End the process in the middle of whatever it does."""
+        for process in self._pool._processes.values():
+            process.kill()
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``function`` returns, or raises, there."""
+        with pytest.MonkeyPatch.context() as patch:  # a spawned process inherits the environment of this moment
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return self._pool.submit(function, *args, **kwargs).result(timeout=120)

@@ -1,22 +1,17 @@
 """Pushing to and loading from a Hub, by the real client: only the Hub at the other end is a stand-in.
 
-Clients read the address of the Hub, their token and their cache when they are imported, so each runs in a process that
-starts with its own environment: a :class:`Computer`, on which the functions of the next section run.
+Each client is a :class:`loopback_hub.Computer`, on which the functions of the next section run.
 """
 
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
-from loopback_hub import File, LoopbackHub
+from loopback_hub import Computer, File, LoopbackHub
 
 from resnet_hub import CheckpointError, ResNetForSigns
 from resnet_hub.checkpoint import TrainingRecord
@@ -77,32 +72,6 @@ def pixels_by_split(name: str) -> dict[str, list[tuple[bytes, int]]]:
 # -- where they run ----------------------------------------------------------------------------------------------------
 
 
-class Computer:
-    """A process with a Hub, a token and an empty cache; starts with the first :meth:`run` and lasts for all of them."""
-
-    def __init__(self, hub: LoopbackHub, token: str, home: Path) -> None:
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": token,
-            "NO_PROXY": "127.0.0.1",
-        }
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self.stop = self._pool.shutdown
-
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What ``function`` returns, or raises, there."""
-        with pytest.MonkeyPatch.context() as patch:  # a spawned process inherits the environment of this moment
-            for name in os.environ.keys() - self._environment.keys():
-                patch.delenv(name)
-            for name, value in self._environment.items():
-                patch.setenv(name, value)
-            return self._pool.submit(function, *args, **kwargs).result(timeout=60)
-
-
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LoopbackHub]:
     with LoopbackHub(tokens={"hf_me": "me", "hf_stranger": "stranger"}).running() as hub:
@@ -111,14 +80,14 @@ def hub() -> Iterator[LoopbackHub]:
 
 @pytest.fixture(scope="module")
 def author(hub, tmp_path_factory) -> Iterator[Computer]:
-    computer = Computer(hub, "hf_me", tmp_path_factory.mktemp("author"))
+    computer = Computer(hub.url, "hf_me", tmp_path_factory.mktemp("author"))
     yield computer
     computer.stop()
 
 
 @pytest.fixture
 def reader(hub, tmp_path) -> Iterator[Computer]:
-    computer = Computer(hub, "hf_stranger", tmp_path / "reader")
+    computer = Computer(hub.url, "hf_stranger", tmp_path / "reader")
     yield computer
     computer.stop()
 
