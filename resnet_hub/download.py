@@ -42,6 +42,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 #: How the client says that nobody answered, or not to the end, or not as a Hub does.
 UNREACHABLE = (httpx2.TransportError, TimeoutError, ConnectionError)
+#: What the client stumbles over in the answer of something else, the login page of a hotel's network, say.
+NO_HUB = (ValueError, TypeError, KeyError, AttributeError)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,9 +114,10 @@ def unreachable_reason(error: BaseException) -> str | None:
         return f"the Hub did not answer within {ANSWER_SECONDS:g} s"
     if isinstance(error, UNREACHABLE):
         return f"the Hub cannot be reached ({error})"
-    if isinstance(error, HfHubHTTPError) and (error.response.status_code >= 500 or error.response.status_code == 429):
-        return f"the Hub answers with error {error.response.status_code}"
-    return None
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"the Hub answers with error {status}" if status >= 500 or status == 429 else None
+    return "what answers is no Hub" if isinstance(error, NO_HUB) else None
 
 
 class _NotAnsweringError(Exception):
@@ -153,12 +156,10 @@ class _Wanted:
             ) from error
         except RevisionNotFoundError as error:
             raise CheckpointError(f"{self} does not exist: give an existing branch, tag or commit") from error
-        except (HfHubHTTPError, *UNREACHABLE) as error:
+        except (HfHubHTTPError, *UNREACHABLE, *NO_HUB) as error:
             if reason := unreachable_reason(error):
                 raise _NotAnsweringError(reason) from error
             raise self._refusal(error) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # the login page of a hotel's network, say
-            raise _NotAnsweringError("what answers is no Hub") from error
 
     def _question(self) -> tuple[str, list[str]]:
         info = HfApi().model_info(self.repo_id, revision=self.revision, timeout=ANSWER_SECONDS, token=self.token)

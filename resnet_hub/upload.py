@@ -2,10 +2,11 @@
 
 import tempfile
 from collections.abc import Sequence
+from json import JSONDecodeError
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
 from resnet_hub.card import model_card
@@ -21,7 +22,7 @@ from resnet_hub.checkpoint import (
     read_pictures,
     read_training_record,
 )
-from resnet_hub.download import ANSWER_SECONDS, UNREACHABLE, first_line, unreachable_reason, within
+from resnet_hub.download import ANSWER_SECONDS, NO_HUB, UNREACHABLE, first_line, unreachable_reason, within
 from resnet_hub.errors import CheckpointError, PushError
 
 #: How often a push begins anew because somebody else changed the repository meanwhile.
@@ -55,7 +56,7 @@ def prepare_repo(repo_id: str, *, private: bool | None = None, token: str | bool
         )
     try:
         return within(ANSWER_SECONDS, question)
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, ValueError, *UNREACHABLE) as error:
+    except (HfHubHTTPError, HFValidationError, *UNREACHABLE, *NO_HUB) as error:
         raise _push_error(repo_id, error) from error
 
 
@@ -129,7 +130,7 @@ def push_checkpoint(
                     raise
             else:
                 return commit.pr_url or commit.commit_url
-    except (HfHubHTTPError, OSError, ValueError, RuntimeError, *UNREACHABLE) as error:
+    except (HfHubHTTPError, OSError, RuntimeError, *UNREACHABLE, *NO_HUB) as error:
         raise _push_error(repo_id, error, branch) from error
     raise AssertionError("the last attempt raises or returns")
 
@@ -175,5 +176,7 @@ def _push_error(repo_id: str, error: Exception, branch: str | None = None) -> Pu
             f"{repo_id} may not be written to with this access token: give an id of your own, or run `hf auth login` "
             "with a token that may write there"
         )
-    reason = unreachable_reason(error) or first_line(error)
+    # The client's own objections, to a card's metadata for instance, are such errors too.
+    objects = isinstance(error, ValueError) and not isinstance(error, (HfHubHTTPError, JSONDecodeError))
+    reason = first_line(error) if objects else unreachable_reason(error) or first_line(error)
     return PushError(f"{repo_id} could not be pushed to, {reason}: check the network and HF_ENDPOINT, and push again")

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,9 +387,13 @@ class Computer:
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What ``function`` returns, or raises, there."""
+        return self.start(function, *args, **kwargs).result(timeout=120)
+
+    def start(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """As :meth:`run`, without waiting for it."""
         with pytest.MonkeyPatch.context() as patch:  # a spawned process inherits the environment of this moment
             for name in os.environ.keys() - self.environment.keys():
                 patch.delenv(name)
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            return self._pool.submit(function, *args, **kwargs).result(timeout=120)
+            return self._pool.submit(function, *args, **kwargs)
