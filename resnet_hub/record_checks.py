@@ -27,11 +27,15 @@ def checked_record(content: dict[str, Any], num_classes: int | None = None) -> d
     record = _RECORD(content, "")
     _require(len(record["history"]) > 0, "history", "a list of at least one epoch")
     _require(record["best_epoch"] in [epoch["epoch"] for epoch in record["history"]], "best_epoch", "one of history's")
-    for result in record["results"]:
+    for i, result in enumerate(record["results"]):
         if "variant" in result:
             continue
         sides = len(result.get("confusion_matrix", []))
-        _require(sides > 0 and num_classes in (None, sides), "confusion_matrix", "there, with a row for each class")
+        _require(
+            sides > 0 and num_classes in (None, sides),
+            f"results[{i}].confusion_matrix",
+            "there, with a row for each class",
+        )
     return record
 
 

@@ -363,10 +363,9 @@ class Computer:
         url: Of the Hub.
         token: Of the user; None for somebody who is not logged in.
         home: Folder of the client's cache.
-        variables: More of the environment.
     """
 
-    def __init__(self, url: str, token: str | None, home: Path, **variables: str) -> None:
+    def __init__(self, url: str, token: str | None, home: Path) -> None:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
             "HF_ENDPOINT": url,
             "HF_HOME": str(home),
@@ -375,7 +374,6 @@ class Computer:
             "HF_HUB_DISABLE_XET": "1",
             "NO_PROXY": "127.0.0.1",
             **({"HF_TOKEN": token} if token else {}),
-            **variables,
         }
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
         self.stop = self._pool.shutdown

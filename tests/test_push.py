@@ -50,6 +50,21 @@ def load(repo_id: str, **kwargs: Any) -> Logits:
     return logits(ResNetForSigns.from_pretrained(repo_id, **kwargs))
 
 
+def timm_logits(repo_id: str) -> Logits:
+    import timm
+
+    return logits(timm.create_model(f"hf-hub:{repo_id}", pretrained=True))
+
+
+def transformers_logits(repo_id: str) -> Logits:
+    from transformers import AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(repo_id).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(images).logits.tolist()
+
+
 def push_a_copy(repo_id: str, copy_id: str) -> None:
     ResNetForSigns.from_pretrained(repo_id).push_to_hub(copy_id)
 
@@ -214,6 +229,36 @@ def test_a_private_repo_loads_for_its_owner(author):
 def test_what_cannot_be_loaded_says_what_to_do(author, tmp_path, repo_id, options, message):
     with pytest.raises(CheckpointError, match=message):
         author.run(load, repo_id, cache_dir=tmp_path, **options)
+
+
+def test_a_card_edited_on_the_hub_keeps_its_edits_when_results_are_pushed_again(hub, pushed, author, training_record):
+    repo = hub.repos["me/hands"]
+    card = pushed.files["README.md"].content.decode()
+    edited = card.replace("license: apache-2.0", "license: mit\nlanguage: en").replace(
+        "## Limits", "By hand.\n\n## Limits"
+    )
+    repo.commit("main", "Update README.md", pushed.files | {"README.md": File(edited.encode())})
+    training_record["results"][0]["accuracy"] = 0.85
+    author.run(push, "me/hands", seed=1, training_record=training_record)
+    merged = ModelCard(repo.branches["main"].files["README.md"].content.decode())
+    assert "By hand.\n\n## Limits" in merged.text
+    assert (merged.data.license, merged.data.language) == ("mit", "en")
+    assert [r.metric_value for r in merged.data.eval_results] == [0.85, 0.7333]
+    assert "0.7500 |" not in merged.text
+    commits = len(repo.commits)
+    author.run(push, "me/hands", seed=1, training_record=training_record)
+    assert len(repo.commits) == commits  # there is nothing left to change
+
+
+def test_timm_and_transformers_load_it_from_the_hub_with_equal_logits(pushed, reader):
+    assert reader.run(timm_logits, "me/hands") == pushed.logits
+    assert reader.run(timm_logits, f"me/hands@{pushed.commit}") == pushed.logits
+    assert reader.run(transformers_logits, "me/hands") == pushed.logits
+
+
+def test_a_private_model_loads_in_timm_and_transformers_for_its_owner(hub, author):
+    expected = author.run(push, "me/hidden", private=True)
+    assert author.run(timm_logits, "me/hidden") == author.run(transformers_logits, "me/hidden") == expected
 
 
 # -- datasets ----------------------------------------------------------------------------------------------------------
