@@ -9,7 +9,8 @@ A folder (or Hub repository, the layout is the same) holds
 - pictures of the training, PNG, for the card to show: ``curves.png``, ``confusion_matrix.png``, ``mistakes.png``,
   ``train_samples.png``, ``test_samples.png``.
 
-Weights and config are always there, the rest may be missing. Nothing is ever unpickled.
+Weights and config are always there, the rest may be missing. Nothing is ever unpickled, and nothing is trusted: the
+folder may be a stranger's.
 """
 
 import json
