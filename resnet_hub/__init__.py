@@ -1,6 +1,6 @@
 """ResNets from scratch for small image datasets: train, publish on the Hugging Face Hub, put in front of people."""
 
-from resnet_hub.errors import CheckpointError, ConfigurationError, DatasetError, ImageError, ResNetHubError
+from resnet_hub.errors import CheckpointError, ConfigurationError, DatasetError, ImageError, PushError, ResNetHubError
 from resnet_hub.hub import ResNetForImageClassification, ResNetForSigns
 from resnet_hub.modeling import ConvolutionalBlock, IdentityBlock, ResNet
 from resnet_hub.predictor import Prediction, Predictor
@@ -16,6 +16,7 @@ __all__ = [
     "ImageError",
     "Prediction",
     "Predictor",
+    "PushError",
     "ResNet",
     "ResNetForImageClassification",
     "ResNetForSigns",

@@ -8,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from resnet_hub.calibration import Calibration
+from resnet_hub.card_edits import with_fingerprints
 from resnet_hub.checkpoint import (
     CONFUSION_MATRIX_NAME,
     CURVES_NAME,
@@ -20,6 +22,8 @@ from resnet_hub.checkpoint import (
 
 #: With more, a confusion matrix in Markdown is no reading matter.
 MAX_TABLE_CLASSES = 20
+#: With more, a sentence of names is none either.
+MAX_NAMES = 100
 
 
 def model_card(
@@ -41,10 +45,10 @@ def model_card(
             _results(config["label_names"], training, pictures),
         ]
     if "calibration" in config:
-        sections.append(_calibration(config["calibration"], training))
+        sections.append(_calibration(Calibration.from_config(config["calibration"]), training))
     sections.append(_limits("calibration" in config))
     data = _metadata(config, training, repo_id)
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+    return ModelCard(with_fingerprints(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections)))
 
 
 def _metadata(config: dict[str, Any], training: TrainingRecord | None, repo_id: str) -> ModelCardData:
@@ -83,7 +87,9 @@ def _eval_results(result: Result) -> list[EvalResult]:
 
 def _introduction(config: dict[str, Any]) -> str:
     side = config["pretrained_cfg"]["input_size"][1]
-    names = ", ".join(f"`{plain(name)}`" for name in config["label_names"])
+    names = ", ".join(f"`{plain(name)}`" for name in config["label_names"][:MAX_NAMES])
+    if len(config["label_names"]) > MAX_NAMES:
+        names += ", ... (all of them are in `config.json`)"
     narrow = " (a reduced one, see `model_args` in config.json)" if "model_args" in config else ""
     return (
         f"# {_title(config)}\n\n"
@@ -159,12 +165,12 @@ def _training_data(training: TrainingRecord, pictures: Collection[str]) -> str:
 
 
 def _recipe(training: TrainingRecord, pictures: Collection[str]) -> str:
-    rows = [[f"`{key}`", f"`{plain(str(value))}`"] for key, value in training["recipe"].items()]
+    rows = [[f"`{plain(key)}`", f"`{plain(str(value))}`"] for key, value in training["recipe"].items()]
     seconds = sum(epoch["seconds"] for epoch in training["history"])
     validated = training["history"][-1]["validation"] is not None
     why = "the best on validation" if validated else "the last: it was trained on the validation images too"
-    where = ", ".join(f"{key} {plain(str(value))}" for key, value in training["hardware"].items())
-    versions = ", ".join(f"{name} {plain(version)}" for name, version in training["versions"].items())
+    where = ", ".join(f"{plain(key)} {plain(str(value))}" for key, value in training["hardware"].items())
+    versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in training["versions"].items())
     parts = [
         f"## Training\n\n{len(training['history'])} epochs in {seconds / 60:.1f} minutes; kept is epoch "
         f"{training['best_epoch']}, {why}. Hardware: {where}. Versions: {versions}. The history of "
@@ -189,7 +195,7 @@ def _results(label_names: Sequence[str], training: TrainingRecord, pictures: Col
     rows = [
         [
             plain(r["dataset"]),
-            r["split"],
+            plain(r["split"]),
             str(r["num_images"]),
             f"{r['accuracy']:.4f}",
             f"{r['macro_f1']:.4f}",
@@ -232,14 +238,18 @@ def _variants(training: TrainingRecord) -> list[str]:
     accuracies: dict[str, dict[str, float]] = {}
     for r in results:
         accuracies.setdefault(r["variant"], {})[r["split"]] = r["accuracy"]
-    means = [sum(row[split] for row in accuracies.values()) / len(accuracies) for split in splits]
-    rows = [[plain(name), *(f"{row[split]:.4f}" for split in splits)] for name, row in accuracies.items()]
+    columns = [[row[split] for row in accuracies.values() if split in row] for split in splits]
+    means = [sum(column) / len(column) for column in columns]
+    rows = [
+        [plain(name), *(f"{row[split]:.4f}" if split in row else "" for split in splits)]
+        for name, row in accuracies.items()
+    ]
     rows.append(["**mean**", *(f"**{mean:.4f}**" for mean in means)])
     intro = (
         f"Accuracy on the images of {plain(results[0]['dataset'])} as other cameras would show them, one change at a "
         "time (`train/variants.py`):"
     )
-    return [f"{intro}\n\n{as_table(['variant', *splits], rows)}"]
+    return [f"{intro}\n\n{as_table(['variant', *map(plain, splits)], rows)}"]
 
 
 def _confusions_in_words(label_names: Sequence[str], result: Result) -> str:
@@ -250,16 +260,16 @@ def _confusions_in_words(label_names: Sequence[str], result: Result) -> str:
     return f"{right} of {result['num_images']} images right" + (f". Most frequent mistakes: {worst}" if worst else "")
 
 
-def _calibration(calibration: dict[str, Any], training: TrainingRecord | None) -> str:
+def _calibration(calibration: Calibration, training: TrainingRecord | None) -> str:
     """How far the answers can be trusted, and what that was fitted on."""
     on_itself = training is None or not training["recipe"].get("calibration_from")
     source = "" if on_itself else " by the run that chose the recipe, which did not learn from them"
     text = (
-        f"## Calibration\n\nFitted on the {calibration['num_images']:,} images of {plain(calibration['dataset'])} "
-        f"({plain(calibration['split'])}){source}, stored in `config.json`, and used by resnet_hub alone. Scores are "
-        f"the softmax of the logits divided by {calibration['temperature']:.3f}, so that of the answers with a score "
+        f"## Calibration\n\nFitted on the {calibration.num_images:,} images of {plain(calibration.dataset)} "
+        f"({plain(calibration.split)}){source}, stored in `config.json`, and used by resnet_hub alone. Scores are "
+        f"the softmax of the logits divided by {calibration.temperature:.3f}, so that of the answers with a score "
         "of 0.9 nine in ten are right. An image whose energy (minus the logarithm of the sum of the exponentiated "
-        f"logits) is above {calibration['max_energy']:.3f} is called unfamiliar: unlike the training images."
+        f"logits) is above {calibration.max_energy:.3f} is called unfamiliar: unlike the training images."
     )
     rows = [
         [
@@ -293,8 +303,7 @@ def _limits(tells_unfamiliar: bool) -> str:
 
 def _picture(name: str, alt: str) -> str:
     """A file beside the card, and in words what it shows."""
-    words = plain(alt).translate(str.maketrans({"[": "(", "]": ")", "\\": "/"}))
-    return f"![{words}]({name})"
+    return f"![{plain(alt, limit=2000)}]({name})"
 
 
 def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -302,7 +311,15 @@ def as_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plain(text: str) -> str:
-    """Names come from datasets and configs of strangers: keep them from breaking out of table, code or HTML."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return printable.translate(str.maketrans({"|": "/", "`": "'", "<": "(", ">": ")"}))
+def plain(text: str, limit: int = 200) -> str:
+    """``text`` as Markdown that shows it and does nothing else, of at most ``limit`` characters.
+
+    Names come from datasets and configs of strangers: they must not break out of a table, code or a picture's words,
+    nor become HTML, links or commands to a terminal.
+    """
+    shown = text if len(text) <= limit else text[: limit - 1] + "…"
+    printable = "".join(c if c.isprintable() else " " for c in shown).translate(_HARMLESS)
+    return printable.replace("://", ":// ").replace("www.", "www. ")  # as links are made of bare addresses
+
+
+_HARMLESS = str.maketrans({"|": "/", "`": "'", "<": "(", ">": ")", "[": "(", "]": ")", "\\": "/"})

@@ -10,12 +10,16 @@ A folder (or Hub repository, the layout is the same) holds
 - pictures of the training, PNG, for the card to show: ``curves.png``, ``confusion_matrix.png``, ``mistakes.png``,
   ``train_samples.png``, ``test_samples.png``.
 
-Weights and config are always there, the rest may be missing. Nothing is ever unpickled.
+Weights and config are always there, the rest may be missing. Nothing is ever unpickled, and nothing is trusted: the
+folder may be a stranger's.
 """
 
 import json
 import logging
+import math
 import os
+import re
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,21 +28,12 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from resnet_hub.download import PICKLE_SUFFIXES, download
 from resnet_hub.errors import CheckpointError
+from resnet_hub.record_checks import checked_record
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -52,10 +47,15 @@ TRAIN_SAMPLES_NAME = "train_samples.png"
 TEST_SAMPLES_NAME = "test_samples.png"
 PICTURE_NAMES = (CURVES_NAME, CONFUSION_MATRIX_NAME, MISTAKES_NAME, TRAIN_SAMPLES_NAME, TEST_SAMPLES_NAME)
 CHECKPOINT_FILES = (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME, TRAINING_NAME, PREDICTIONS_NAME, *PICTURE_NAMES)
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Several times what training draws, and no burden to whoever holds the model.
 MAX_PICTURE_BYTES = 4_000_000
+
+#: Three confusion matrices of 2,000 classes. What is parsed takes up to 20 times as much memory.
+MAX_JSON_BYTES = 40_000_000
+#: What may mean a Hub id as well as a folder; not under those that the project itself writes to.
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", flags=re.ASCII)
+_FOLDERS = ("models", "runs")
 
 logger = logging.getLogger(__name__)
 
@@ -126,66 +126,34 @@ def locate_checkpoint(
 ) -> Path:
     """The local folder that holds the checkpoint, downloaded first where ``name_or_path`` is a Hub id.
 
-    An existing local folder wins over a Hub repository of the same name.
+    An existing local folder wins over a Hub repository of the same name, and says so.
 
     Raises:
         CheckpointError: neither a folder nor a reachable repository with weights and config.
     """
     path = Path(name_or_path)
     if path.is_dir():
+        if isinstance(name_or_path, str) and _HUB_ID.fullmatch(name_or_path) and path.parts[0] not in _FOLDERS:
+            logger.warning(
+                "%s is loaded from the folder %s, and not from the Hub, which may have a model of that name: write "
+                "./%s where the folder is meant, and start from elsewhere where the Hub is.",
+                *(name_or_path, path.resolve(), name_or_path),
+            )
         return path
     if path.is_file():
         raise CheckpointError(f"{path} is a file: give the checkpoint folder that it lies in")
     if not _may_be_hub_id(name_or_path):
         raise CheckpointError(f"there is no folder {path}: check the path, or give a Hub id such as 'user/model'")
-    repo_id = str(name_or_path)
-    where = f"Hub model {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    folder = _download(
-        repo_id,
-        where,
+    return download(
+        str(name_or_path),
+        CHECKPOINT_FILES,
+        (CONFIG_NAME, WEIGHTS_NAME),
         revision=revision,
         cache_dir=cache_dir,
         force_download=force_download,
         token=token,
         local_files_only=local_files_only,
     )
-    # The loaders would name a file of the cache, which means nothing to whoever gave an id.
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{where} has no {name} (its copy is in {folder}): check the id, or push the model again; "
-                "weights that are there only as a pickle are never loaded"
-            )
-    return folder
-
-
-def _download(repo_id: str, where: str, **options: Any) -> Path:
-    """The checkpoint's files in the cache; the client's errors become next steps. ``where`` is for messages."""
-    try:
-        return Path(snapshot_download(repo_id, allow_patterns=list(CHECKPOINT_FILES), **options))
-    except GatedRepoError as error:
-        raise CheckpointError(f"{where} is gated: ask for access on its page, then run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{where} does not exist, or is private: check the id (there is no such local folder either), "
-            "or run `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{where} does not exist: give an existing branch, tag or commit") from error
-    except (LocalEntryNotFoundError, EntryNotFoundError) as error:
-        raise CheckpointError(
-            f"{where} is not in the cache and the Hub cannot be reached (there is no such local folder either): "
-            "check the network and HF_ENDPOINT, or give a checkpoint folder"
-        ) from error
-    except HFValidationError as error:
-        raise CheckpointError(f"{repo_id!r} is neither a folder nor a Hub id such as 'user/model'") from error
-    except (HfHubHTTPError, OSError) as error:
-        # A token that is expired or mistyped, for which public models are refused too.
-        if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
-            raise CheckpointError(
-                f"the Hub refuses the access token for {where}: run `hf auth login`, or correct or unset HF_TOKEN"
-            ) from error
-        raise CheckpointError(f"{where} could not be downloaded ({error}): try again later") from error
 
 
 def _may_be_hub_id(name_or_path: str | Path) -> bool:
@@ -197,12 +165,20 @@ def _may_be_hub_id(name_or_path: str | Path) -> bool:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object from ``folder``. Raises ``CheckpointError`` where it is missing or not an object."""
+    """A JSON object from ``folder``. Raises ``CheckpointError`` where it is missing, no object, or far too large."""
     file = folder / name
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            content = stream.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES:,} bytes")
+        content = json.loads(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no {name}: it is not a checkpoint folder, check the path") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error.strerror}): check the path and its permissions"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not valid JSON ({error}): restore it or save the model again") from error
     if not isinstance(content, dict):
@@ -210,23 +186,41 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def read_training_record(folder: Path) -> TrainingRecord | None:
-    """The folder's ``training.json``, or None where a model was saved without having been trained here."""
-    return read_json(folder, TRAINING_NAME) if (folder / TRAINING_NAME).exists() else None
+def read_training_record(folder: Path, num_classes: int | None = None) -> TrainingRecord | None:
+    """The folder's ``training.json``, or None where a model was saved without having been trained here.
+
+    Args:
+        num_classes: Of the model that it belongs to, where that is known.
+
+    Raises:
+        CheckpointError: it is no training record; the message names the value that is wrong.
+    """
+    file = folder / TRAINING_NAME
+    if not file.exists():
+        return None
+    try:
+        return checked_record(read_json(folder, TRAINING_NAME), num_classes)
+    except CheckpointError as error:
+        advice = "restore the file, or remove it to go without"
+        raise CheckpointError(f"{file} is no training record: {error}; {advice}") from error
 
 
-def read_predictions(folder: Path, num_classes: int) -> dict[str, Tensor] | None:
+def read_predictions(folder: Path, num_classes: int | None = None) -> dict[str, Tensor] | None:
     """What the model said of its (first) test split, image by image in the split's order; None where that is not there.
 
     ``labels`` and ``predictions`` int64 (N,), class indices; ``scores`` float32 (N,), 0..1, of the predicted class;
     ``is_unfamiliar`` bool (N,). Like pictures they are worth a warning, not an error: of a stranger's file anything
     else is left out.
+
+    Args:
+        num_classes: Of the model that it belongs to, where that is known.
     """
     file = folder / PREDICTIONS_NAME
     if not file.is_file():
         return None
     try:
-        tensors = load_file(file)
+        with safe_open(file, framework="pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 it is no mapping
     except (SafetensorError, OSError, ValueError) as error:
         logger.warning("%s is damaged (%s) and is left out.", file, error)
         return None
@@ -235,7 +229,8 @@ def read_predictions(folder: Path, num_classes: int) -> dict[str, Tensor] | None
         {name: tensor.dtype for name, tensor in tensors.items()} == kinds
         and len({tensor.shape for tensor in tensors.values()}) == 1
         and tensors["labels"].ndim == 1
-        and all(((tensors[n] >= 0) & (tensors[n] < num_classes)).all() for n in ("labels", "predictions"))
+        and all((tensors[name] >= 0).all() for name in ("labels", "predictions"))
+        and all((tensors[name] < (num_classes or math.inf)).all() for name in ("labels", "predictions"))
         and ((tensors["scores"] >= 0) & (tensors["scores"] <= 1)).all()
     )
     if not fits:
@@ -275,9 +270,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: weights missing, pickled, damaged, or not exactly those of ``model``.
     """
     file = folder / WEIGHTS_NAME
-    weights = read_weights(file)
-    _check_weights(model, weights, file)
-    model.load_state_dict(weights, strict=True, assign=True)
+    _check_weights(model, _read_shapes(file), file)
+    model.load_state_dict(read_weights(file), strict=True, assign=True)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -286,6 +280,25 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: not there, there only as a pickle, or damaged.
     """
+    with _open_weights(file) as weights:
+        tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 it is no mapping
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def _read_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and kind (``"float"`` or the name of another type) of each tensor, from the file's header alone."""
+    with _open_weights(file) as weights:
+        slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        return {name: (tuple(s.get_shape()), _kind(s.get_dtype())) for name, s in slices.items()}
+
+
+def _kind(dtype: str) -> str:
+    return "float" if dtype in ("F64", "F32", "F16", "BF16") else dtype
+
+
+@contextmanager
+def _open_weights(file: Path) -> Iterator[Any]:
+    """A ``.safetensors`` file, mapped into memory. The library checks that the header's sizes are the file's."""
     folder = file.parent
     if not file.is_file():
         pickled = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLE_SUFFIXES) if folder.is_dir() else []
@@ -296,24 +309,35 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             )
         raise CheckpointError(f"{folder} has no {file.name}: check the path, or save the model again")
     try:
-        weights = load_file(file)
+        with safe_open(file, framework="pt") as weights:
+            yield weights
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged ({error}): download or save it again") from error
-    return {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
 
 
-def _check_weights(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+def _check_weights(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], file: Path) -> None:
+    """Before they are read: what does not fit is refused however large it is."""
     expected = model.state_dict()
-    missing = [key for key in expected if key not in weights]
-    unexpected = [key for key in weights if key not in expected]
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
     wrong_shape = [
-        f"{key} is {tuple(weights[key].shape)} and should be {tuple(value.shape)}"
+        f"{key} is {found[key][0]} and should be {tuple(value.shape)}"
         for key, value in expected.items()
-        if key in weights and weights[key].shape != value.shape
+        if key in found and found[key][0] != value.shape
+    ]
+    wrong_kind = [
+        f"{key} is {found[key][1]}"
+        for key, value in expected.items()
+        if key in found and found[key][1] != ("float" if value.is_floating_point() else "I64")
     ]
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for what, keys in [("missing", missing), ("unexpected", unexpected), ("of another shape", wrong_shape)]
+        for what, keys in [
+            ("missing", missing),
+            ("unexpected", [reprlib.repr(key)[1:-1] for key in unexpected]),
+            ("of another shape", wrong_shape),
+            ("of another type", wrong_kind),
+        ]
         if keys
     ]
     if problems:
@@ -386,8 +410,11 @@ def finish_file(file: Path) -> None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Readable and stable: indented, non-ASCII kept, NaN refused since JSON has none."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    """Readable and stable: indented, lists of numbers on one line, non-ASCII kept, NaN refused since JSON has none."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    # Within a string a line break is escaped, so that this cannot be part of one.
+    text = re.sub(r"\[\n\s+([-+.\dEe,\s]+?)\n\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def exportable_state_dict(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:

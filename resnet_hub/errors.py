@@ -9,6 +9,10 @@ class CheckpointError(ResNetHubError):
     """A checkpoint folder or Hub repository that cannot be found, read or trusted."""
 
 
+class PushError(ResNetHubError):
+    """A push that the Hub does not take, or would not; nothing of it is there."""
+
+
 class DatasetError(ResNetHubError):
     """A dataset that cannot be found, or that is not a labelled image dataset."""
 

@@ -1,5 +1,7 @@
 """ResNets that know their labels and their preprocessing, saved to and loaded from the Hugging Face Hub."""
 
+import reprlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +14,7 @@ from torch import Tensor
 from resnet_hub import checkpoint
 from resnet_hub.calibration import Calibration
 from resnet_hub.card import model_card
+from resnet_hub.card_edits import merge_card, read_card
 from resnet_hub.checkpoint import (
     CARD_NAME,
     CONFIG_NAME,
@@ -25,12 +28,16 @@ from resnet_hub.errors import CheckpointError, ConfigurationError
 from resnet_hub.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from resnet_hub.modeling import CHANNELS, LAYERS, MIN_IMAGE_SIZE, ResNet
 from resnet_hub.summary import ModelSummary, summarize
+from resnet_hub.upload import push_checkpoint
 
 #: Far above any published ResNet, far below what would exhaust the memory of the machine that reads a hostile config.
 MAX_LAYERS_PER_STAGE = 64
 MAX_CHANNELS = 4096
 MAX_CLASSES = 100_000
 MAX_IMAGE_SIZE = 4096
+MAX_NAME = 1000
+#: Of means and deviations, where pixels are counted from 0 to 1.
+MAX_PIXEL = 1000
 
 
 class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
@@ -148,7 +155,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         """Write the checkpoint folder: weights, config, model card and, where there are, training record and pictures.
 
         All or nothing: a save that fails leaves the folder as it was, and one that succeeds leaves nothing of another
-        checkpoint.
+        checkpoint; but what was written by hand into its card stays.
 
         Args:
             save_directory: The folder; made where it does not exist. Files that are no checkpoint's stay.
@@ -157,13 +164,14 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             push_to_hub: Upload it too.
             model_card_kwargs: For :meth:`generate_model_card`.
             config: Taken for the mixin's sake and not used: the model's own is the only one that can be true.
-            push_to_hub_kwargs: For :meth:`push_to_hub`.
+            push_to_hub_kwargs: For :func:`resnet_hub.upload.push_checkpoint`.
 
         Returns:
             The URL of the commit where ``push_to_hub`` is true, else None.
 
         Raises:
             CheckpointError: the folder cannot be written, or ``pictures`` has other names than ``PICTURE_NAMES``.
+            PushError: the Hub did not take it; the folder is saved.
         """
         unknown = sorted(self.pictures.keys() - set(PICTURE_NAMES))
         if unknown:
@@ -181,25 +189,41 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
                 save_file(self.test_predictions, staging / PREDICTIONS_NAME)
             for name, png in self.pictures.items():
                 (staging / name).write_bytes(png)
-            self.generate_model_card(**card_kwargs).save(staging / CARD_NAME)
+            card, old_card = str(self.generate_model_card(**card_kwargs)), read_card(save_directory / CARD_NAME)
+            card = card if old_card is None else merge_card(card, old_card)
+            (staging / CARD_NAME).write_text(card, encoding="utf-8")
         if not push_to_hub:
             return None
-        return self.push_to_hub(repo_id or folder_name, **push_to_hub_kwargs, model_card_kwargs=model_card_kwargs)
+        return push_checkpoint(save_directory, repo_id or folder_name, **push_to_hub_kwargs)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Upload the checkpoint folder; arguments and result are those of ``PyTorchModelHubMixin.push_to_hub``.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: torch.dtype | None = None,
+        model_card_kwargs: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Save the checkpoint folder and upload it, in one commit; what was written by hand into the card there stays.
 
-        As in a folder, record and pictures of another checkpoint do not stay in the repository, unless
-        ``delete_patterns`` says otherwise.
+        Args:
+            repo_id: Such as ``"me/my-model"``; made where it does not exist.
+            dtype: As of :meth:`save_pretrained`.
+            model_card_kwargs: Taken for the mixin's sake, as is ``config``: the card is that of ``repo_id``.
+            kwargs: ``private``, ``token``, ``branch``, ``create_pr``, ``commit_message``, ``allow_patterns``,
+                ``ignore_patterns``, ``delete_patterns``, of :func:`resnet_hub.upload.push_checkpoint`.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            PushError: the Hub did not take it; the message says what to do.
         """
-        card_kwargs = {"repo_id": repo_id} | (kwargs.pop("model_card_kwargs", None) or {})
-        absent = [name for name in PICTURE_NAMES if name not in self.pictures]
-        if self.training_record is None:
-            absent.append(TRAINING_NAME)
-        if self.test_predictions is None:
-            absent.append(PREDICTIONS_NAME)
-        kwargs.setdefault("delete_patterns", absent)
-        return super().push_to_hub(repo_id, model_card_kwargs=card_kwargs, **kwargs)
+        with tempfile.TemporaryDirectory() as directory:
+            folder = Path(directory, "model")
+            self.save_pretrained(folder, dtype=dtype, repo_id=repo_id)
+            return push_checkpoint(folder, repo_id, **kwargs)
 
     def generate_model_card(self, repo_id: str = "user/model") -> ModelCard:
         """The card of this model: what it is, how to use it in four libraries, what it was trained on, its results."""
@@ -251,7 +275,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         except ConfigurationError as error:
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         checkpoint.load_weights(model, folder)
-        model.training_record = checkpoint.read_training_record(folder)
+        model.training_record = checkpoint.read_training_record(folder, model.num_classes)
         model.test_predictions = checkpoint.read_predictions(folder, model.num_classes)
         model.pictures = checkpoint.read_pictures(folder)
         return model.to(map_location).eval()
@@ -299,26 +323,31 @@ def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]
     def is_count(value: Any, maximum: int) -> bool:
         return type(value) is int and 1 <= value <= maximum
 
+    show = reprlib.repr  # short, whatever the value
     architecture = config.get("architecture")
     require(
         isinstance(architecture, str) and architecture in LAYERS,
-        f"architecture {architecture!r} is unknown: this library loads {', '.join(LAYERS)} in timm's config layout",
+        f"architecture {show(architecture)} is unknown: this library loads {', '.join(LAYERS)} in timm's config layout",
     )
     num_classes = config.get("num_classes")
-    require(is_count(num_classes, MAX_CLASSES), f"num_classes must be 1 to {MAX_CLASSES}, not {num_classes!r}")
+    require(is_count(num_classes, MAX_CLASSES), f"num_classes must be 1 to {MAX_CLASSES}, not {show(num_classes)}")
     label_names = config.get("label_names")
-    require(label_names is None or isinstance(label_names, list), "label_names must be a list of strings")
+    require(
+        label_names is None
+        or (isinstance(label_names, list) and all(isinstance(n, str) and len(n) <= MAX_NAME for n in label_names)),
+        f"label_names must be a list of strings of at most {MAX_NAME} characters",
+    )
 
     model_args = config.get("model_args", {})
     require(
         isinstance(model_args, dict) and set(model_args) <= {"layers", "channels"},
-        f"model_args {model_args!r} describe another network: only layers and channels can differ",
+        f"model_args {show(model_args)} describe another network: only layers and channels can differ",
     )
     for name, maximum in [("layers", MAX_LAYERS_PER_STAGE), ("channels", MAX_CHANNELS)]:
         numbers = model_args.get(name, [1, 1, 1, 1])
         require(
             isinstance(numbers, list) and len(numbers) == 4 and all(is_count(n, maximum) for n in numbers),
-            f"{name} must be four numbers from 1 to {maximum}, not {numbers!r}",
+            f"{name} must be four numbers from 1 to {maximum}, not {show(numbers)}",
         )
 
     preprocessing = config.get("pretrained_cfg")
@@ -326,17 +355,19 @@ def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]
     size = preprocessing.get("input_size")
     require(
         isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2],
-        f"input_size must be [3, side, side], not {size!r}",
+        f"input_size must be [3, side, side], not {show(size)}",
     )
-    require(is_count(size[1], MAX_IMAGE_SIZE), f"the image side must be 1 to {MAX_IMAGE_SIZE} px, not {size[1]!r}")
+    require(is_count(size[1], MAX_IMAGE_SIZE), f"the image side must be 1 to {MAX_IMAGE_SIZE} px, not {show(size[1])}")
     for name, only in [("interpolation", "bilinear"), ("crop_pct", 1.0), ("crop_mode", "squash")]:
         found = preprocessing.get(name)
-        require(found == only, f"{name} {found!r} is not supported, images would be seen differently: use {only!r}")
+        require(found == only, f"{name} {show(found)} is not supported, images would be seen differently: use {only!r}")
     for name in ("mean", "std"):
         values = preprocessing.get(name)
         require(
-            isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values),
-            f"{name} must be three numbers, not {values!r}",
+            isinstance(values, list)
+            and len(values) == 3
+            and all(type(v) in (int, float) and abs(v) < MAX_PIXEL for v in values),
+            f"{name} must be three numbers below {MAX_PIXEL}, not {show(values)}",
         )
     return {
         "architecture": architecture,

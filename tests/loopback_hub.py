@@ -1,29 +1,48 @@
 """A Hugging Face Hub on this machine, in memory, for tests that push and load with the real clients.
 
-It has users with tokens, and model repositories with commits. Weights travel by LFS, the rest in the commit itself;
-Xet is not served. Answers hold what ``huggingface_hub`` reads of them. Clients need ``HF_ENDPOINT=hub.url`` and
-``HF_HUB_DISABLE_XET=1``, set before they import ``huggingface_hub``.
+It has users with tokens, and repositories with commits. Weights travel by LFS, the rest in the commit itself; Xet is
+not served. It can be told to fail, see :class:`Fault`. Answers hold what ``huggingface_hub`` reads of them. Clients
+need ``HF_ENDPOINT=hub.url`` and ``HF_HUB_DISABLE_XET=1``, set before they import ``huggingface_hub``.
 """
 
 import base64
 import hashlib
 import json
+import multiprocessing
+import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import pytest
 import uvicorn
 import yaml
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx", ".parquet")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with requests whose method and path match ``pattern``, such as ``"GET /.*/model.safetensors"``.
+
+    Either an error of ``status``, or silence, or a connection that breaks off after ``bytes`` of the answer's body.
+    """
+
+    pattern: str
+    status: int | None = None
+    bytes: int | None = None
 
 
 class HubError(Exception):
@@ -58,12 +77,13 @@ class Commit(NamedTuple):
 
 
 class Repo:
-    """Commits, oldest first, and the branches by name. As on the Hub, there is a first commit from the start."""
+    """Commits, oldest first, and branches and tags by name. As on the Hub, there is a first commit from the start."""
 
     def __init__(self, private: bool = False) -> None:
         self.private = private
         self.commits: list[Commit] = []
         self.branches: dict[str, Commit] = {}
+        self.tags: dict[str, Commit] = {}
         attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
         self.commit("main", "initial commit", {".gitattributes": File(attributes.encode())})
 
@@ -75,8 +95,8 @@ class Repo:
         return commit
 
     def at(self, revision: str) -> Commit:
-        """The commit that a branch or a full hash means."""
-        known = {commit.sha: commit for commit in self.commits} | self.branches
+        """The commit that a branch, a tag or a full hash means."""
+        known = {commit.sha: commit for commit in self.commits} | self.tags | self.branches
         if revision not in known:
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return known[revision]
@@ -97,8 +117,22 @@ def _folder_entry(path: str) -> dict[str, Any]:
     return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0}
 
 
+class _BrokenOffError(Exception):
+    """The rest of an answer is not sent; the server, which counts bytes, closes the connection."""
+
+
+def _breaking_off(send: Send, num_bytes: int) -> Send:
+    async def send_part(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await send({"type": "http.response.body", "body": message["body"][:num_bytes], "more_body": True})
+            raise _BrokenOffError
+        await send(message)
+
+    return send_part
+
+
 class LoopbackHub:
-    """The server, an ASGI application. Tests may read ``repos`` and ``requests``, and change ``repos``.
+    """The server, an ASGI application. Tests may read ``repos`` and ``requests``, and change ``repos`` and ``faults``.
 
     Args:
         tokens: The user behind each valid token. Users own the repositories of their namespace.
@@ -109,11 +143,15 @@ class LoopbackHub:
         self.repos: dict[str, Repo] = {}
         self.lfs_objects: dict[str, bytes] = {}
         self.requests: list[str] = []  # such as "GET /api/models/me/hands"
+        self.faults: list[Fault] = []
         self.url = ""
         api = "/api/{kind}/{owner}/{name}"
         routes = [
             Route("/api/repos/create", self._create, methods=["POST"]),
             Route("/api/validate-yaml", self._validate_yaml, methods=["POST"]),
+            Route(f"{api}/auth-check/write", self._may_write),
+            Route(f"{api}/branch/{{branch}}", self._make_branch, methods=["POST"]),
+            Route(f"{api}/tag/{{revision}}", self._make_tag, methods=["POST"]),
             Route(api, self._info),
             Route(f"{api}/revision/{{revision}}", self._info),
             Route(f"{api}/tree/{{revision}}", self._tree),
@@ -133,15 +171,26 @@ class LoopbackHub:
         self._app = Starlette(routes=routes, exception_handlers={HubError: lambda _, error: error.response})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.requests.append(f"{scope['method']} {scope['path']}")
-        await self._app(scope, receive, send)
+        request = f"{scope['method']} {scope['path']}"
+        self.requests.append(request)
+        fault = next((fault for fault in self.faults if re.fullmatch(fault.pattern, request)), None)
+        if fault is None:
+            await self._app(scope, receive, send)
+        elif fault.status is not None:
+            await JSONResponse({"error": "out of order"}, fault.status)(scope, receive, send)
+        elif fault.bytes is not None:
+            with suppress(_BrokenOffError):
+                await self._app(scope, receive, _breaking_off(send, fault.bytes))
+        else:
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
     @contextmanager
     def running(self) -> Iterator[Self]:
         """Serves on a free port, at ``url``, from a thread of this process."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            server = uvicorn.Server(uvicorn.Config(self, lifespan="off", access_log=False, log_level="warning"))
+            server = uvicorn.Server(uvicorn.Config(self, lifespan="off", access_log=False, log_level="critical"))
             thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
             thread.start()
             while not server.started:
@@ -183,6 +232,20 @@ class LoopbackHub:
         if not exists:
             self.repos[repo_id] = Repo(private=wanted.get("visibility") == "private")
         return JSONResponse({"url": f"{self.url}/{repo_id}"}, 409 if exists else 200)  # the URL is read from both
+
+    async def _may_write(self, request: Request) -> Response:
+        self._repo(request, write=True)
+        return JSONResponse({})
+
+    async def _make_branch(self, request: Request) -> Response:
+        repo, wanted = self._repo(request, write=True), await request.json()
+        repo.branches[request.path_params["branch"]] = repo.at(wanted.get("startingPoint", "main"))
+        return JSONResponse({})
+
+    async def _make_tag(self, request: Request) -> Response:
+        repo, wanted = self._repo(request, write=True), await request.json()
+        repo.tags[wanted["tag"]] = repo.at(request.path_params["revision"])
+        return JSONResponse({})
 
     async def _info(self, request: Request) -> Response:
         repo = self._repo(request)
@@ -276,6 +339,8 @@ class LoopbackHub:
             match operation["key"], operation["value"]:
                 case "header", value:
                     title = value["summary"]
+                    if value.get("parentCommit") not in (None, repo.at(branch).sha):
+                        raise HubError(412, None, "A commit has happened since. Please refresh and try again.")
                 case "file", value:
                     files[value["path"]] = File(base64.b64decode(value["content"]))
                 case "lfsFile", value if value["oid"] in self.lfs_objects:
@@ -287,3 +352,46 @@ class LoopbackHub:
         commit = repo.commit(branch, title, files)
         url = "{}/{owner}/{name}/commit/{}".format(self.url, commit.sha, **request.path_params)
         return JSONResponse({"commitOid": commit.sha, "commitUrl": url})
+
+
+class Computer:
+    """A process with a Hub, a token and an empty cache; starts with the first :meth:`run` and lasts for all of them.
+
+    Clients read the address of the Hub, their token and their cache when they are imported, hence a process of its own.
+
+    Args:
+        url: Of the Hub.
+        token: Of the user; None for somebody who is not logged in.
+        home: Folder of the client's cache.
+    """
+
+    def __init__(self, url: str, token: str | None, home: Path) -> None:
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+            **({"HF_TOKEN": token} if token else {}),
+        }
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.stop = self._pool.shutdown
+
+    def kill(self) -> None:
+        """End the process in the middle of whatever it does."""
+        for process in self._pool._processes.values():
+            process.kill()
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``function`` returns, or raises, there."""
+        return self.start(function, *args, **kwargs).result(timeout=120)
+
+    def start(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """As :meth:`run`, without waiting for it."""
+        with pytest.MonkeyPatch.context() as patch:  # a spawned process inherits the environment of this moment
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return self._pool.submit(function, *args, **kwargs)

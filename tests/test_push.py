@@ -1,22 +1,17 @@
 """Pushing to and loading from a Hub, by the real client: only the Hub at the other end is a stand-in.
 
-Clients read the address of the Hub, their token and their cache when they are imported, so each runs in a process that
-starts with its own environment: a :class:`Computer`, on which the functions of the next section run.
+Each client is a :class:`loopback_hub.Computer`, on which the functions of the next section run.
 """
 
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
-from loopback_hub import File, LoopbackHub
+from loopback_hub import Computer, File, LoopbackHub
 
 from resnet_hub import CheckpointError, ResNetForSigns
 from resnet_hub.checkpoint import TrainingRecord
@@ -55,6 +50,21 @@ def load(repo_id: str, **kwargs: Any) -> Logits:
     return logits(ResNetForSigns.from_pretrained(repo_id, **kwargs))
 
 
+def timm_logits(repo_id: str) -> Logits:
+    import timm
+
+    return logits(timm.create_model(f"hf-hub:{repo_id}", pretrained=True))
+
+
+def transformers_logits(repo_id: str) -> Logits:
+    from transformers import AutoModelForImageClassification
+
+    model = AutoModelForImageClassification.from_pretrained(repo_id).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return model(images).logits.tolist()
+
+
 def push_a_copy(repo_id: str, copy_id: str) -> None:
     ResNetForSigns.from_pretrained(repo_id).push_to_hub(copy_id)
 
@@ -77,32 +87,6 @@ def pixels_by_split(name: str) -> dict[str, list[tuple[bytes, int]]]:
 # -- where they run ----------------------------------------------------------------------------------------------------
 
 
-class Computer:
-    """A process with a Hub, a token and an empty cache; starts with the first :meth:`run` and lasts for all of them."""
-
-    def __init__(self, hub: LoopbackHub, token: str, home: Path) -> None:
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
-            "HF_ENDPOINT": hub.url,
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_TOKEN": token,
-            "NO_PROXY": "127.0.0.1",
-        }
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self.stop = self._pool.shutdown
-
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What ``function`` returns, or raises, there."""
-        with pytest.MonkeyPatch.context() as patch:  # a spawned process inherits the environment of this moment
-            for name in os.environ.keys() - self._environment.keys():
-                patch.delenv(name)
-            for name, value in self._environment.items():
-                patch.setenv(name, value)
-            return self._pool.submit(function, *args, **kwargs).result(timeout=60)
-
-
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LoopbackHub]:
     with LoopbackHub(tokens={"hf_me": "me", "hf_stranger": "stranger"}).running() as hub:
@@ -111,14 +95,14 @@ def hub() -> Iterator[LoopbackHub]:
 
 @pytest.fixture(scope="module")
 def author(hub, tmp_path_factory) -> Iterator[Computer]:
-    computer = Computer(hub, "hf_me", tmp_path_factory.mktemp("author"))
+    computer = Computer(hub.url, "hf_me", tmp_path_factory.mktemp("author"))
     yield computer
     computer.stop()
 
 
 @pytest.fixture
 def reader(hub, tmp_path) -> Iterator[Computer]:
-    computer = Computer(hub, "hf_stranger", tmp_path / "reader")
+    computer = Computer(hub.url, "hf_stranger", tmp_path / "reader")
     yield computer
     computer.stop()
 
@@ -178,8 +162,8 @@ def test_pushing_again_adds_a_commit_and_the_older_one_still_loads(pushed, hub, 
     assert newer != pushed.logits
     assert [commit.title for commit in hub.repos["me/hands"].commits] == [
         "initial commit",
-        "Push model using huggingface_hub.",
-        "Push model using huggingface_hub.",
+        "Push model with resnet_hub",
+        "Push model with resnet_hub",
     ]
     assert author.run(load, "me/hands") == newer
     assert author.run(load, "me/hands", revision=pushed.commit) == pushed.logits
@@ -245,6 +229,36 @@ def test_a_private_repo_loads_for_its_owner(author):
 def test_what_cannot_be_loaded_says_what_to_do(author, tmp_path, repo_id, options, message):
     with pytest.raises(CheckpointError, match=message):
         author.run(load, repo_id, cache_dir=tmp_path, **options)
+
+
+def test_a_card_edited_on_the_hub_keeps_its_edits_when_results_are_pushed_again(hub, pushed, author, training_record):
+    repo = hub.repos["me/hands"]
+    card = pushed.files["README.md"].content.decode()
+    edited = card.replace("license: apache-2.0", "license: mit\nlanguage: en").replace(
+        "## Limits", "By hand.\n\n## Limits"
+    )
+    repo.commit("main", "Update README.md", pushed.files | {"README.md": File(edited.encode())})
+    training_record["results"][0]["accuracy"] = 0.85
+    author.run(push, "me/hands", seed=1, training_record=training_record)
+    merged = ModelCard(repo.branches["main"].files["README.md"].content.decode())
+    assert "By hand.\n\n## Limits" in merged.text
+    assert (merged.data.license, merged.data.language) == ("mit", "en")
+    assert [r.metric_value for r in merged.data.eval_results] == [0.85, 0.7333]
+    assert "0.7500 |" not in merged.text
+    commits = len(repo.commits)
+    author.run(push, "me/hands", seed=1, training_record=training_record)
+    assert len(repo.commits) == commits  # there is nothing left to change
+
+
+def test_timm_and_transformers_load_it_from_the_hub_with_equal_logits(pushed, reader):
+    assert reader.run(timm_logits, "me/hands") == pushed.logits
+    assert reader.run(timm_logits, f"me/hands@{pushed.commit}") == pushed.logits
+    assert reader.run(transformers_logits, "me/hands") == pushed.logits
+
+
+def test_a_private_model_loads_in_timm_and_transformers_for_its_owner(hub, author):
+    expected = author.run(push, "me/hidden", private=True)
+    assert author.run(timm_logits, "me/hidden") == author.run(transformers_logits, "me/hidden") == expected
 
 
 # -- datasets ----------------------------------------------------------------------------------------------------------

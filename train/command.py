@@ -1,4 +1,8 @@
-"""How the scripts end: 0, what they return, 2 after one line for what the user can mend, 130 after Ctrl-C."""
+"""How the scripts end: 0, what they return, 2 after one line for what the user can mend, 130 after Ctrl-C.
+
+Training also returns 3 where all is trained and saved but not pushed, and 128 and the signal's number where a signal
+stopped it.
+"""
 
 import sys
 from collections.abc import Callable

@@ -173,6 +173,14 @@ class TrainingConfig:
     """Name the operation that a NaN comes from; slow, for looking into it."""
     report_to: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """Where else to log metrics."""
+    push_to_hub: bool = False
+    """Push the checkpoint to the Hub, with the token of the environment or of `hf auth login`."""
+    hub_model_id: str | None = None
+    """With --push_to_hub: where, such as me/my-model; made where it does not exist."""
+    hub_private_repo: bool = False
+    """Make it a private one, where it is made."""
+    hub_strategy: Literal["end", "every_save"] = "end"
+    """every_save: also each time a better epoch is saved, beside the training."""
     sample_pictures: bool = True
     """Put pictures of training and test images and of mistakes into the folder; False where images may not be shown."""
     dataloader_num_workers: int = 1
@@ -206,6 +214,11 @@ class TrainingConfig:
             raise ConfigurationError(f"--scale must be two factors above 0, the smaller one first, got {self.scale}")
         if self.save_top_k < 1 and self.save_top_k != -1:
             raise ConfigurationError(f"--save_top_k must be at least 1, or -1 for all, got {self.save_top_k}")
+        if self.push_to_hub != (self.hub_model_id is not None):
+            raise ConfigurationError(
+                "--push_to_hub and --hub_model_id belong together: the one says that, the other where to, such as "
+                "--push_to_hub --hub_model_id me/my-model"
+            )
         if self.train_on_validation and (self.early_stopping_patience or self.save_top_k != 1):
             raise ConfigurationError(
                 "--train_on_validation leaves nothing to choose epochs by: leave out --early_stopping_patience and "
@@ -271,6 +284,10 @@ _NOT_RECIPE = (
     "save_top_k",
     "detect_anomaly",
     "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_strategy",
     "sample_pictures",
     "dataloader_num_workers",
 )
@@ -299,6 +316,7 @@ def parse_config(arguments: list[str] | None = None) -> TrainingConfig:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     file, arguments = _take_option("--config", arguments)
     defaults = read_recipe(Path(file)) if file is not None else {}
+    arguments = _spell_out_flags(arguments)
     folder, _ = _take_option("--resume_from_checkpoint", arguments)
     if folder not in (None, "auto") and file is None:
         defaults = _options_of_run(Path(folder))
@@ -309,6 +327,16 @@ def parse_config(arguments: list[str] | None = None) -> TrainingConfig:
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
         use_underscores=True,
     )
+
+
+def _spell_out_flags(arguments: list[str]) -> list[str]:
+    """``--push_to_hub`` for ``--push_to_hub True``, as transformers' scripts take it, and so for any truth value."""
+    flags = {f"--{field.name}" for field in fields(TrainingConfig) if isinstance(field.default, bool)}
+    spelled = []
+    for i, argument in enumerate(arguments):
+        is_bare = argument in flags and all(following.startswith("--") for following in arguments[i + 1 : i + 2])
+        spelled += [argument, "True"] if is_bare else [argument]
+    return spelled
 
 
 def _take_option(option: str, arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -36,6 +36,7 @@ from train.engine import Predictions, evaluate
 from train.environment import commit, hardware, make_accelerator, versions
 from train.initialization import load_initial_weights
 from train.pictures import image_pictures, record_pictures
+from train.pushing import EXIT_CODE, Pusher, make_pusher
 from train.states import State, find_states, load_newest_state, remove_leftovers, remove_states
 from train.tracking import start_tracking
 from train.trainer import Trainer, make_augmentation, without_matrix
@@ -51,17 +52,19 @@ def main(config: TrainingConfig) -> int:
     accelerator = make_accelerator(config.mixed_precision)
     if not sys.stderr.isatty():
         disable_progress_bars()  # of ``datasets``, which would fill a log file
+    pusher = make_pusher(config, accelerator)
     data = load_training_data(config, accelerator)
     output_dir = choose_output_dir(config, data.name, accelerator)
     state = find_state(config, output_dir, accelerator)
     if state is None and is_finished(output_dir) and config.resume_from_checkpoint:
         accelerator.print(f"{output_dir} is a finished run: nothing to go on with")
-        return 0
+        return push_result(pusher, output_dir) if pusher is not None else 0
     calibration = read_calibration(config.calibration_from) if config.calibration_from else None
     set_seed(config.seed, deterministic=config.deterministic)
     model = make_model(config, data.label_names, accelerator)
     record = start_record(config, data, accelerator)
-    trainer = Trainer(accelerator, model, data, config, record, output_dir)
+    every_save = pusher if config.hub_strategy == "every_save" else None
+    trainer = Trainer(accelerator, model, data, config, record, output_dir, every_save)
     if state is not None:
         trainer.restore(state)
     start_tracking(accelerator, config, output_dir)
@@ -90,8 +93,9 @@ def main(config: TrainingConfig) -> int:
     if accelerator.is_main_process:
         remove_states(output_dir)
     accelerator.print(f"saved {output_dir}; serve it with: python app.py --model {output_dir}")
+    exit_code = push_result(pusher, output_dir) if pusher is not None else 0
     accelerator.end_training()
-    return 0
+    return exit_code
 
 
 def announce(trainer: Trainer, data: TrainingData) -> None:
@@ -167,6 +171,22 @@ def test(
                 replace(make_augmentation(config), warmup_epochs=0),
             )
         best.save_pretrained(output_dir, dtype=dtype)
+
+
+def push_result(pusher: Pusher, output_dir: Path) -> int:
+    """Push the finished checkpoint and wait for it. Returns the exit code: what is not on the Hub is on the disk."""
+    pusher.push(output_dir, "the finished model")
+    try:
+        pushed = pusher.finish()
+    except KeyboardInterrupt:
+        pushed = False
+    if pushed:
+        return 0
+    print(
+        f"error: {output_dir} is saved, but not pushed: push it with: resnet-hub push {output_dir} {pusher.repo_id}",
+        file=sys.stderr,
+    )
+    return EXIT_CODE
 
 
 def predict(

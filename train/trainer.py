@@ -29,6 +29,7 @@ from train.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from train.pushing import Pusher
 from train.selection import best_epochs, should_stop
 from train.states import State, save_state
 from train.watch import Interrupted, Watch
@@ -46,6 +47,7 @@ class Trainer:
     Args:
         model: On the CPU, as it starts; from then on the one that learns.
         record: Told how every epoch went.
+        pusher: Given every checkpoint that ``output_dir`` gets; None for none of them.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class Trainer:
         config: TrainingConfig,
         record: TrainingRecord,
         output_dir: Path,
+        pusher: Pusher | None = None,
     ) -> None:
         self.accelerator = accelerator
         self.config = config
         self.record = record
         self.output_dir = output_dir
+        self.pusher = pusher
         self.model = model
         self.average = ExponentialMovingAverage(model, config.ema_decay) if config.ema_decay > 0 else None
         self.frozen = [] if config.freeze == "none" else freeze_up_to(model, config.freeze)
@@ -237,6 +241,8 @@ class Trainer:
             self.record["best_epoch"] = epoch
             self.record["results"] = results
             self._save_checkpoint(self.output_dir)
+            if self.pusher is not None:
+                self.pusher.push(self.output_dir, f"epoch {epoch}")
         if self.config.save_top_k != 1:
             self._keep_top_k(epoch)
         self._report(line, is_best)

@@ -7,6 +7,7 @@ import io
 import gradio as gr
 from PIL import Image
 
+from resnet_hub.card import plain
 from resnet_hub.errors import ResNetHubError
 from resnet_hub.predictor import Answer, Prediction
 
@@ -24,7 +25,7 @@ def as_probabilities(predictions: list[Prediction]) -> dict[str, float]:
 def verdict(answer: Answer, seconds: float) -> str:
     """What the answer means and what to do with it, and how long it took, as Markdown."""
     best, *others = answer.predictions
-    label = html.escape(best["label"])
+    label = plain(best["label"])
     if answer.is_unfamiliar:
         meaning = (
             f"This picture is **unlike those that the network learned from**, so **{label}** is a guess. Try one with "
@@ -34,7 +35,7 @@ def verdict(answer: Answer, seconds: float) -> str:
         meaning = f"The network reads **{label}** and is {best['score']:.0%} sure."
     else:
         meaning = (
-            f"The network wavers between **{label}** and **{html.escape(others[0]['label'])}**. "
+            f"The network wavers between **{label}** and **{plain(others[0]['label'])}**. "
             "Try again with the subject alone, large and in front of a plain background."
         )
     return f"{meaning} <small>{milliseconds(seconds)}</small>"
