@@ -178,6 +178,16 @@ def test_the_last_push_is_the_one_that_counts(uploads, tmp_path):
         assert pusher.finish() == succeeds
 
 
+def test_a_model_that_could_not_be_copied_is_not_taken_for_pushed(uploads, tmp_path):
+    pusher = Pusher("me/colors", print)
+    write(tmp_path / "run", b"1")
+    pusher.push(tmp_path / "run", "epoch 1")
+    pusher.push(tmp_path / "gone" / "run", "the finished model")
+    uploads.gate.set()
+    assert not pusher.finish()
+    assert [title for title, _ in uploads] == ["epoch 1"]
+
+
 def test_options_that_belong_together(tmp_path):
     for options in ({"push_to_hub": True}, {"hub_model_id": "me/x"}):
         with pytest.raises(ConfigurationError, match="--push_to_hub and --hub_model_id belong together"):

@@ -37,9 +37,9 @@ class Pusher:
     def __init__(self, repo_id: str, say: Callable[[str], None]) -> None:
         self.repo_id = repo_id
         self._say = say
-        self._waiting: tuple[Path, str] | None = None
+        self._waiting: tuple[Path, str, int] | None = None
         self._busy = False
-        self._succeeded = False
+        self._asked = self._done = 0  # numbers of the last push, and of the last one that succeeded
         self._changed = threading.Condition()
 
     def push(self, folder: Path, title: str) -> None:
@@ -48,16 +48,16 @@ class Pusher:
         Args:
             title: Of the commit.
         """
+        self._asked += 1
         try:
             copy = _frozen_copy(folder)
         except OSError as error:  # a full disk
             self._say(f"{title} was not pushed to {self.repo_id} ({error}); the run goes on")
-            self._succeeded = False
             return
         with self._changed:
             if self._waiting is not None:
                 shutil.rmtree(self._waiting[0], ignore_errors=True)
-            self._waiting = (copy, title)
+            self._waiting = (copy, title, self._asked)
             if not self._busy:
                 self._busy = True
                 threading.Thread(target=self._work, daemon=True).start()
@@ -70,7 +70,7 @@ class Pusher:
                 self._changed.wait(left)
             if self._busy:
                 self._say(f"the push to {self.repo_id} did not end within {seconds:g} s")
-            return self._succeeded and not self._busy
+            return self._done == self._asked
 
     def _work(self) -> None:
         while True:
@@ -79,11 +79,10 @@ class Pusher:
                     self._busy = False
                     self._changed.notify_all()
                     return
-                (folder, title), self._waiting = self._waiting, None
-            succeeded = False
+                (folder, title, number), self._waiting = self._waiting, None
             try:
                 url = push_checkpoint(folder, self.repo_id, commit_message=title)
-                succeeded = True
+                self._done = number
                 self._say(f"pushed {title}: {url}")
             except ResNetHubError as error:
                 self._say(f"{title} was not pushed: {error}; the run goes on")
@@ -93,7 +92,6 @@ class Pusher:
                 )
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            self._succeeded = succeeded
 
 
 def make_pusher(config: TrainingConfig, accelerator: Accelerator) -> Pusher | None:
