@@ -7,6 +7,9 @@ import torch.fx
 from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from resnet_hub.errors import ConfigurationError
+from resnet_hub.modeling import MIN_IMAGE_SIZE
+
 
 @dataclass(frozen=True)
 class LayerSummary:
@@ -73,7 +76,12 @@ def summarize(model: nn.Module, image_size: int) -> ModelSummary:
 
     The connections come from a symbolic trace of the forward pass, so they are what the code does, not a description
     of it. Nothing of the model changes.
+
+    Raises:
+        ConfigurationError: ``image_size`` is below 32 px.
     """
+    if image_size < MIN_IMAGE_SIZE:  # the trace would bury the network's own error
+        raise ConfigurationError(f"image_size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
     graph = torch.fx.symbolic_trace(model)
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)

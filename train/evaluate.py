@@ -23,11 +23,11 @@ from accelerate import Accelerator
 
 from resnet_hub import ResNetForImageClassification
 from resnet_hub.checkpoint import Result, write_atomically
+from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset, public_name
 from resnet_hub.data_checks import check_dataset
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
-from train.command import run_command
 from train.engine import Predictions, evaluate
 from train.environment import make_accelerator
 from train.pictures import draw_confusion_matrix, encode_png

@@ -19,9 +19,9 @@ if not __package__:
 from accelerate.utils import set_seed
 from datasets import disable_progress_bars
 
+from resnet_hub.command import run_command
 from resnet_hub.errors import TrainingError
 from train.batches import Batch
-from train.command import run_command
 from train.config import TrainingConfig, parse_config
 from train.data import load_training_data
 from train.engine import progress, train_step

@@ -23,10 +23,10 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from resnet_hub.card import as_table, plain
+from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset
 from resnet_hub.data_checks import DatasetReport, check_dataset
 from resnet_hub.errors import ConfigurationError, DatasetError
-from train.command import run_command
 
 #: Images per parquet file: at 100 kB each about 500 MB, what the Hub advises at most.
 IMAGES_PER_FILE = 5000

@@ -26,10 +26,10 @@ from datasets import Dataset, disable_progress_bars
 from resnet_hub import ResNetForImageClassification
 from resnet_hub.calibration import Calibration, fit_calibration
 from resnet_hub.checkpoint import TRAINING_NAME, WEIGHTS_NAME, Result, TrainingRecord, read_training_record
+from resnet_hub.command import run_command
 from resnet_hub.data import public_name
 from resnet_hub.errors import ConfigurationError, TrainingError
 from train.batches import Collate, EvaluationBatches, make_loader
-from train.command import run_command
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, load_training_data
 from train.engine import Predictions, evaluate
