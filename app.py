@@ -3,12 +3,20 @@
 import argparse
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnet_hub.errors import ConfigurationError, ResNetHubError
 
+if TYPE_CHECKING:
+    import gradio as gr
+
+#: Seconds that visitors have to finish when the page is told to stop.
+GRACE_SECONDS = 3
 MODELS = Path(__file__).resolve().parent / "models"
 
 
@@ -25,6 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="port to listen on")
     add("--root-path", default=os.environ.get("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
     add("--share", action="store_true", help="also open a public address, through gradio.live")
+    add("--allow-origin", nargs="*", default=[], metavar="URL", help="other sites whose scripts may use the page")
     add("--auth", default=os.environ.get("RESNET_HUB_AUTH"), metavar="USER:PASSWORD", help="ask visitors for these")
     add("--queue-size", type=int, default=64, help="visitors who may wait; more are told that the page is busy")
     add("--feedback", type=Path, metavar="FOLDER", help="keep visitors' corrections, with their pictures, in FOLDER")
@@ -50,53 +59,75 @@ def serve(arguments: argparse.Namespace) -> None:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
     os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000", "GRADIO_ANALYTICS_MAX_EVENTS": "1"}
 
+    import uvicorn
     from PIL import Image
 
     from resnet_hub.demo import build_demo
     from resnet_hub.demo.feedback import FeedbackStore
+    from resnet_hub.demo.janitor import Janitor
     from resnet_hub.demo.models import ModelLibrary
     from resnet_hub.demo.samples import SampleLibrary, default_datasets
-    from resnet_hub.demo.theme import CSS, THEME
-    from resnet_hub.demo.uploads import MAX_UPLOAD_MB
+    from resnet_hub.demo.server import build_server
 
+    listener = listen(arguments.host, arguments.port)
+    Janitor(Path(os.environ["GRADIO_TEMP_DIR"])).start()
     library = ModelLibrary(arguments.models, allow_hub=arguments.allow_hub)
     library.get(None)(Image.new("RGB", (64, 64)))  # the first pass is slow: not at the first visitor's expense
     samples = SampleLibrary(default_datasets() if arguments.data is None else arguments.data)
     feedback = FeedbackStore(arguments.feedback, arguments.feedback_repo) if arguments.feedback else None
 
     demo = build_demo(library, samples, feedback).queue(max_size=arguments.queue_size)
-    try:
-        demo.launch(
-            server_name=arguments.host,
-            server_port=arguments.port,
-            root_path=arguments.root_path,
-            share=arguments.share,
-            auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
-            theme=THEME,
-            css=CSS,
-            max_file_size=f"{MAX_UPLOAD_MB}mb",
-            show_error=False,  # of unforeseen errors, whose text may hold paths
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            footer_links=["api", "settings"],
-            quiet=True,
-            prevent_thread_lock=True,
+    app = build_server(
+        demo,
+        library,
+        host=arguments.host,
+        port=arguments.port,
+        root_path=arguments.root_path,
+        auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
+        origins=arguments.allow_origin,
+    )
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS, proxy_headers=True)
+    server = uvicorn.Server(config)
+    shown_host = "127.0.0.1" if arguments.host in ("0.0.0.0", "::") else arguments.host
+
+    async def announce() -> None:
+        print(
+            f"{', '.join(library.names)} served on http://{shown_host}:{arguments.port}/ (stop with Ctrl+C)", flush=True
         )
+        if arguments.share:
+            threading.Thread(target=share, args=(demo, shown_host, arguments.port), daemon=True).start()
+
+    demo.extra_startup_events.append(announce)
+    server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound before anything is loaded. Raises ``ConfigurationError`` where that cannot be."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {arguments.host}:{arguments.port}, the port may be in use: choose another with --port"
+            f"cannot listen on {host}:{port} ({error.strerror}), the port may be in use: choose another with --port"
         ) from error
-    print(f"{', '.join(library.names)} served on {demo.local_url} (stop with Ctrl+C)", flush=True)
-    demo.block_thread()
+
+
+def share(demo: "gr.Blocks", host: str, port: int) -> None:
+    """A public address through Gradio's servers, as ``launch(share=True)`` has it."""
+    from gradio.networking import setup_tunnel
+
+    try:
+        print(f"and on {setup_tunnel(host, port, demo.share_token, None, None)}", flush=True)
+    except Exception as error:  # of a network that is not there; the page goes on
+        print(f"no public address could be had ({error}): check the network", file=sys.stderr)
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads goes in this case, too
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="resnet-hub-") as uploads:
-        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
+        # A folder of its own, of which nothing is left; Gradio's default is shared by all that run on this machine.
+        os.environ["GRADIO_TEMP_DIR"] = uploads
         try:
             serve(arguments)
         except ResNetHubError as error:

@@ -101,7 +101,7 @@ def test_the_model_is_chosen_by_name_and_only_among_those_on_offer(client, photo
     expected = Predictor(hands_and_animals[1])(photo, top_k=3)
     assert [row["label"] for row in answer["confidences"]] == [row["label"] for row in expected]
     for name in ("user/model", str(hands_and_animals[1]), "../animals"):
-        with pytest.raises(AppError, match=r"there is no model .* here: choose one of hands, animals") as error:
+        with pytest.raises(AppError, match=r"There is no model .* here: choose one of hands, animals") as error:
             client.predict(picture, name, api_name="/classify")
         assert "Traceback" not in str(error.value)
 

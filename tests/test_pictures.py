@@ -230,6 +230,7 @@ def test_mistakes_are_the_wrong_ones_with_the_highest_score_first():
         predictions=np.array([1, 1, 0, 2, 0]),
         scores=np.array([0.9, 1.0, 0.6, 0.9, 0.95]),
         losses=np.zeros(5),
+        energies=np.zeros(5),
     )
     mistakes = pictures.most_confident_mistakes(predictions)
     assert mistakes.rows.tolist() == [50, 30, 40, 20]

@@ -92,7 +92,7 @@ def main(config: TrainingConfig) -> int:
             raise
     if accelerator.is_main_process:
         remove_states(output_dir)
-    accelerator.print(f"saved {output_dir}; serve it with: python app.py --model {output_dir}")
+    accelerator.print(f"saved {output_dir}; serve it with: python app.py --models {output_dir}")
     exit_code = push_result(pusher, output_dir) if pusher is not None else 0
     accelerator.end_training()
     return exit_code

@@ -7,14 +7,11 @@ from resnet_hub.demo.feedback import FeedbackStore
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.samples import SampleLibrary
 
-#: Seconds: every ten minutes, files that are older than an hour are deleted.
-DELETE_CACHE = (600, 3600)
-
 
 def build_demo(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore | None = None) -> gr.Blocks:
-    """The app; launch it with the ``THEME`` and ``CSS`` of :mod:`resnet_hub.demo.theme`."""
+    """The pages; :mod:`resnet_hub.demo.server` has what is around them."""
     first = library.get(None)
-    with gr.Blocks(title=classify.title(first), analytics_enabled=False, delete_cache=DELETE_CACHE) as demo:
+    with gr.Blocks(title=classify.title(first), analytics_enabled=False) as demo:
         _navigation()
         classify.page(library, samples, feedback)
         gr.Markdown(classify.model_facts(first.model), elem_id="model-facts")

@@ -1,5 +1,6 @@
 """The Classify page: a picture in, the probability of each class out, and a look into the network."""
 
+import io
 import time
 from typing import Any
 
@@ -9,14 +10,16 @@ from resnet_hub import drawn_signs
 from resnet_hub.card import plain
 from resnet_hub.demo import answers, help
 from resnet_hub.demo.feedback import FeedbackStore
+from resnet_hub.demo.fetch import fetch_image
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.pictures import look_inside, picture_input
 from resnet_hub.demo.queueing import LIGHT, LIVE, ONE_AT_A_TIME
 from resnet_hub.demo.samples import MAX_PER_CLASS, SampleLibrary
-from resnet_hub.demo.uploads import open_upload
+from resnet_hub.demo.uploads import keep_upload, open_upload
 from resnet_hub.errors import ImageError, ResNetHubError
 from resnet_hub.explain import STAGES, default_stage
 from resnet_hub.hub import ResNetForImageClassification
+from resnet_hub.images import open_image
 from resnet_hub.predictor import Predictor
 
 #: Of each class, where all classes are shown, and as many more with each press of the button.
@@ -26,6 +29,8 @@ ALL = "All"
 INVITATION = "Add a picture, or pick one below. The answer appears here at once."
 #: On a phone the answer stands above the samples, out of sight; where it is in sight, this does nothing.
 SHOW_WORKBENCH = "() => document.getElementById('workbench').scrollIntoView({block: 'nearest'})"
+#: Longest side in px of pictures from addresses, as they are kept for as long as they are shown.
+FETCHED_SIDE = 1024
 #: Seconds between the pictures of a live camera.
 FRAME_INTERVAL = 0.1
 
@@ -45,7 +50,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
     )
     chosen = gr.State(library.default)  # the last model that could be loaded
     with gr.Row(elem_id="workbench", elem_classes="workbench"):
-        with gr.Tabs(elem_id="sources"):
+        with gr.Tabs(elem_id="sources") as sources:
             with gr.Tab("Picture", id="picture"):
                 image = picture_input()
             with gr.Tab("Live camera", id="live"):
@@ -58,6 +63,11 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
                     buttons=[],
                     elem_id="live",
                 )
+            with gr.Tab("Web address", id="address"):
+                address = gr.Textbox(
+                    label="Address of a picture", placeholder="https://", max_length=2000, elem_id="address"
+                )
+                fetch = gr.Button("Fetch", elem_id="fetch")
         with gr.Column(elem_id="result", elem_classes="sheet"):
             label = gr.Label(label="Answer", container=False, elem_id="answer")
             verdict = gr.Markdown(INVITATION, elem_id="verdict")
@@ -90,6 +100,18 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
             return answer_to(library, frame, name)
         except ImageError:
             return gr.skip(), gr.skip()
+
+    def fetch_picture(url: str) -> tuple[Any, Any]:
+        """The picture at an address becomes the picture on the page."""
+        try:
+            picture = open_image(fetch_image(url))
+        except ImageError as error:
+            answers.warn(error)
+            return gr.skip(), gr.skip()
+        picture.thumbnail((FETCHED_SIDE, FETCHED_SIDE))
+        stream = io.BytesIO()
+        picture.save(stream, "PNG")
+        return keep_upload(stream.getvalue()), gr.Tabs(selected="picture")
 
     def choose(name: str, last: str) -> tuple[Any, ...]:
         """A model that cannot be loaded becomes a message, and the last one stays."""
@@ -130,6 +152,15 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         show_progress_on=label,
         **private,
         **ONE_AT_A_TIME,
+    )
+    gr.on(
+        [address.submit, fetch.click],
+        fetch_picture,
+        address,
+        [image, sources],
+        show_progress_on=address,
+        **private,
+        **LIGHT,
     )
     live.stream(
         answer_frame,

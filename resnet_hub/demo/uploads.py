@@ -9,6 +9,7 @@ the check here.
 
 import base64
 import binascii
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ def open_upload(upload: dict[str, Any]) -> Image.Image:
         ImageError: it cannot be decoded. The message holds no path, so that it can be shown to anyone.
     """
     return open_image(_read_upload(upload))
+
+
+def keep_upload(content: bytes) -> str:
+    """A PNG becomes a file in the folder of uploads that nobody else can name, for a component to show."""
+    folder = Path(get_upload_folder(), secrets.token_hex(16))
+    folder.mkdir(parents=True)
+    file = folder / "picture.png"
+    file.write_bytes(content)
+    return str(file)
 
 
 def upload_path(upload: dict[str, Any]) -> Path:
