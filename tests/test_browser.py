@@ -166,6 +166,16 @@ def test_live_camera_is_answered_frame_by_frame(page):
     assert page.locator("#verdict").inner_text() == last
 
 
+def test_an_address_of_this_machine_is_refused_and_the_page_goes_on(page, tmp_path):
+    page.get_by_role("tab", name="Web address").click()
+    page.locator("#address textarea, #address input").fill("http://localhost/hand.png")
+    page.locator("#fetch").click()
+    expect(page.locator("[data-testid=toast-body]")).to_contain_text("not on the public internet")
+    page.get_by_role("tab", name="Picture").click()
+    upload(page, picture_of(tmp_path))
+    expect_answer(page)
+
+
 def test_a_look_inside_shows_what_the_network_sees_and_where_it_looks(page, tmp_path):
     upload(page, picture_of(tmp_path))
     expect_answer(page)

@@ -132,6 +132,7 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(host, port, timeout=max(0.1, deadline - time.monotonic()))
         self._address = address
         self._is_https = is_https
+        self._open_socket: socket.socket | None = None
         if is_https:
             self.default_port = 443  # so that the Host header goes without it
 
@@ -139,8 +140,9 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if self._is_https:
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        self._open_socket = self.sock  # http.client forgets its own once the headers are there
 
     def cut(self) -> None:
         """End whatever waits for this connection, from another thread."""
         with contextlib.suppress(OSError, AttributeError):  # not connected yet: that has its timeout
-            self.sock.shutdown(socket.SHUT_RDWR)
+            self._open_socket.shutdown(socket.SHUT_RDWR)

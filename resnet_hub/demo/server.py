@@ -5,6 +5,7 @@ otherwise answer with yes for all of them.
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,28 +91,30 @@ def build_server(
             *([] if auth else [Route("/predict", _predict(library), methods=["POST"])]),
         ],
     )
-    # Gradio 6.31 looks whether a file that a request names may be read only once this is set, which it does in launch():
-    # without it, any file of this machine would be copied to where the pages read uploads.
+    # Gradio 6.31 looks whether a file that a request names may be read only once this is set, as launch() does: without
+    # it, any file of this machine would be copied to where the pages read uploads.
     demo.has_launched = True
-    return gr.mount_gradio_app(
-        app,
-        demo,
-        "/",
-        server_name=host,
-        server_port=port,
-        footer_links=["api", "settings"],
-        run_history=False,
-        app_kwargs={"openapi_url": None},
-        auth=auth,
-        root_path=root_path,
-        show_error=False,  # of unforeseen errors, whose text may hold paths
-        max_file_size=f"{MAX_UPLOAD_MB}mb",
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        theme=THEME,
-        css=CSS,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SSR mode is not supported")  # said whether it is asked for or not
+        return gr.mount_gradio_app(
+            app,
+            demo,
+            "/",
+            server_name=host,
+            server_port=port,
+            footer_links=["api", "settings"],
+            run_history=False,
+            app_kwargs={"openapi_url": None},
+            auth=auth,
+            root_path=root_path,
+            show_error=False,  # of unforeseen errors, whose text may hold paths
+            max_file_size=f"{MAX_UPLOAD_MB}mb",
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            theme=THEME,
+            css=CSS,
+        )
 
 
 class Guard:
