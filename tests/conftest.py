@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import training_runs
+from loopback_hub import LoopbackHub
 from PIL import Image
 
 from resnet_hub import ResNetForImageClassification, ResNetForSigns
@@ -165,3 +166,18 @@ def hands_and_animals(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def running_app(start_app, hands_and_animals) -> RunningApp:
     return start_app("--models", *map(str, hands_and_animals))
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[LoopbackHub]:
+    with LoopbackHub(tokens={"hf_me": "me", "hf_other": "other"}).running() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_server: LoopbackHub) -> Iterator[LoopbackHub]:
+    """A Hub on this machine with the accounts ``me`` and ``other``, empty."""
+    yield hub_server
+    hub_server.faults.clear()
+    hub_server.repos.clear()
+    hub_server.lfs_objects.clear()

@@ -49,22 +49,8 @@ def make_branch(repo_id: str, branch: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackHub]:
-    with LoopbackHub(tokens={"hf_me": "me", "hf_other": "other"}).running() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server) -> Iterator[LoopbackHub]:
-    yield server
-    server.faults.clear()
-    server.repos.clear()
-    server.lfs_objects.clear()
-
-
-@pytest.fixture(scope="module")
-def me(server, tmp_path_factory) -> Iterator[Computer]:
-    computer = Computer(server.url, "hf_me", tmp_path_factory.mktemp("me"))
+def me(hub_server, tmp_path_factory) -> Iterator[Computer]:
+    computer = Computer(hub_server.url, "hf_me", tmp_path_factory.mktemp("me"))
     yield computer
     computer.stop()
 

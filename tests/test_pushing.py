@@ -23,20 +23,6 @@ from train.config import TrainingConfig, parse_config, recipe_of
 from train.pushing import Pusher
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackHub]:
-    with LoopbackHub(tokens={"hf_me": "me", "hf_other": "other"}).running() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server) -> Iterator[LoopbackHub]:
-    yield server
-    server.faults.clear()
-    server.repos.clear()
-    server.lfs_objects.clear()
-
-
 def train(hub: LoopbackHub, colors: Path, folder: Path, token: str | None = "hf_me", **options) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a run that pushes to ``me/colors``."""
     arguments = {"dataset_name": colors, "output_dir": folder, "hub_model_id": "me/colors"} | options

@@ -15,6 +15,7 @@ from PIL import Image
 from resnet_hub.demo import answers
 from resnet_hub.demo.archives import read_images
 from resnet_hub.demo.models import ModelLibrary
+from resnet_hub.demo.pictures import model_choice
 from resnet_hub.demo.queueing import ONE_AT_A_TIME
 from resnet_hub.demo.uploads import upload_path
 from resnet_hub.errors import ImageError, ResNetHubError
@@ -72,13 +73,7 @@ def page(library: ModelLibrary) -> None:
     with gr.Row(elem_classes="workbench"):
         files = gr.File(file_count="multiple", label="Pictures or a zip", type="filepath", elem_id="files", height=220)
         with gr.Column(elem_classes="sheet"):
-            model = gr.Dropdown(
-                library.names,
-                value=library.default,
-                allow_custom_value=library.allow_hub,
-                visible=len(library.names) > 1 or library.allow_hub,
-                label="Model",
-            )
+            model = model_choice(library, "batch-model")
             button = gr.Button("Classify them", variant="primary", elem_id="run")
             status = gr.Markdown(INVITATION, elem_id="status")
             with gr.Row():

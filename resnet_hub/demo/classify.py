@@ -12,7 +12,7 @@ from resnet_hub.demo import answers, help
 from resnet_hub.demo.feedback import FeedbackStore
 from resnet_hub.demo.fetch import fetch_image
 from resnet_hub.demo.models import ModelLibrary
-from resnet_hub.demo.pictures import look_inside, picture_input
+from resnet_hub.demo.pictures import look_inside, model_choice, picture_input
 from resnet_hub.demo.queueing import LIGHT, LIVE, ONE_AT_A_TIME
 from resnet_hub.demo.samples import MAX_PER_CLASS, SampleLibrary
 from resnet_hub.demo.uploads import keep_upload, open_upload
@@ -39,15 +39,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
     """Lay out the page and wire it, inside a ``gr.Blocks``."""
     first = library.get(None)
     intro = gr.Markdown(introduction(first), elem_classes="intro")
-    model = gr.Dropdown(
-        library.names,
-        value=library.default,
-        allow_custom_value=library.allow_hub,
-        visible=len(library.names) > 1 or library.allow_hub,
-        label="Model",
-        info="Or type the id of a Hub model and press Enter." if library.allow_hub else None,
-        elem_id="model",
-    )
+    model = model_choice(library, "model")
     chosen = gr.State(library.default)  # the last model that could be loaded
     with gr.Row(elem_id="workbench", elem_classes="workbench"):
         with gr.Tabs(elem_id="sources") as sources:

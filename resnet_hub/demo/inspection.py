@@ -15,6 +15,7 @@ from resnet_hub.checkpoint import Result, TrainingRecord
 from resnet_hub.demo import answers, help
 from resnet_hub.demo.classify import model_facts
 from resnet_hub.demo.models import ModelLibrary
+from resnet_hub.demo.pictures import model_choice
 from resnet_hub.demo.queueing import LIGHT
 from resnet_hub.errors import DatasetError, ImageError, ResNetHubError
 from resnet_hub.hub import ResNetForImageClassification
@@ -82,13 +83,7 @@ def page(demo: gr.Blocks, library: ModelLibrary, images: PicturesOfTests) -> Non
         "# Inspect\nHow a network was trained, and what it gets right and wrong on pictures that are new to it.",
         elem_classes="intro",
     )
-    name = gr.Dropdown(
-        library.names,
-        value=library.default,
-        allow_custom_value=library.allow_hub,
-        label="Model",
-        elem_id="inspected",
-    )
+    name = model_choice(library, "inspected")
     chosen = gr.State(library.default)
     facts = gr.Markdown(elem_id="facts")
     with gr.Tabs():

@@ -1,11 +1,13 @@
-"""What pages share to take a picture in, and to look into the network that reads it."""
+"""What pages share: a picture to read, a model to read it with, and a look into the network while it does."""
 
+import html
 import time
 
 import gradio as gr
 from PIL import Image
 
 from resnet_hub.demo import answers
+from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.explain import default_stage, grad_cam, overlay
 from resnet_hub.predictor import Predictor
 
@@ -19,6 +21,19 @@ def picture_input() -> gr.Image:
         buttons=[],
         alt_text="The picture to classify",
         elem_id="picture",
+    )
+
+
+def model_choice(library: ModelLibrary, elem_id: str) -> gr.Dropdown:
+    """Hidden where there is no choice."""
+    return gr.Dropdown(
+        library.names,
+        value=library.default,
+        allow_custom_value=library.allow_hub,
+        visible=len(library.names) > 1 or library.allow_hub,
+        label="Model",
+        info="Or type the id of a Hub model and press Enter." if library.allow_hub else None,
+        elem_id=elem_id,
     )
 
 
@@ -50,6 +65,4 @@ def look_inside(predictor: Predictor, image: Image.Image, label: str, stage: str
 
 
 def _figure(image: Image.Image, caption: str) -> str:
-    from html import escape
-
-    return f"<figure>{answers.inline(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{answers.inline(image, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
