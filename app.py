@@ -22,25 +22,42 @@ MODELS = Path(__file__).resolve().parent / "models"
 
 def parse_arguments() -> argparse.Namespace:
     on_a_space = "SPACE_ID" in os.environ  # a Hugging Face Space is reached from outside its container
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     models = os.environ.get("RESNET_HUB_MODELS", "").split() or shipped_models()
-    add("--models", nargs="+", default=models, help="checkpoint folders or Hub ids; the first one is shown first")
+    shown = ", ".join(os.path.relpath(model) if Path(model).is_absolute() else model for model in models)
+    add(
+        "--models",
+        nargs="+",
+        default=models,
+        help=f"checkpoint folders or Hub ids; the first one is shown first ({shown})",
+    )
     add("--allow-hub", action="store_true", help="visitors may name any model of the Hub")
-    add("--data", nargs="*", help="datasets with samples to try, as train.py takes them (default: signs where it is)")
+    add("--device", help="where to compute: cpu, cuda, ... (CUDA where there is one, but the CPU on ZeroGPU)")
+    add("--data", nargs="*", help="datasets with samples to try, as train.py takes them (signs, where it is)")
     host = os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if on_a_space else "127.0.0.1")
-    add("--host", default=host, help="address to listen on; 0.0.0.0 for every one of this machine")
-    add("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="port to listen on")
+    add("--host", default=host, help="address to listen on; 0.0.0.0 for every one of this machine (%(default)s)")
+    port = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    add("--port", type=int, default=port, help="port to listen on (%(default)s)")
     add("--root-path", default=os.environ.get("GRADIO_ROOT_PATH"), help="path under which a proxy serves the page")
     add("--share", action="store_true", help="also open a public address, through gradio.live")
     add("--allow-origin", nargs="*", default=[], metavar="URL", help="other sites whose scripts may use the page")
+    add("--mcp", action="store_true", help="also serve the endpoints as tools of the Model Context Protocol")
     add("--auth", default=os.environ.get("RESNET_HUB_AUTH"), metavar="USER:PASSWORD", help="ask visitors for these")
-    add("--queue-size", type=int, default=64, help="visitors who may wait; more are told that the page is busy")
+    add(
+        "--queue-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="visitors who may wait; more are told that the page is busy (%(default)s)",
+    )
     add("--feedback", type=Path, metavar="FOLDER", help="keep visitors' corrections, with their pictures, in FOLDER")
     add("--feedback-repo", metavar="ID", help="also upload these to a private dataset of the Hub, every ten minutes")
     arguments = parser.parse_args()
     if arguments.auth is not None and ":" not in arguments.auth:
         parser.error("--auth must be USER:PASSWORD")
+    if arguments.queue_size < 1:
+        parser.error(f"--queue-size must be at least 1, got {arguments.queue_size}")
     if arguments.feedback_repo and not arguments.feedback:
         parser.error("--feedback-repo needs --feedback FOLDER, where corrections are kept first")
     return arguments
@@ -62,7 +79,7 @@ def serve(arguments: argparse.Namespace) -> None:
     import uvicorn
     from PIL import Image
 
-    from resnet_hub.demo import build_demo
+    from resnet_hub.demo import build_demo, zero_gpu
     from resnet_hub.demo.feedback import FeedbackStore
     from resnet_hub.demo.janitor import Janitor
     from resnet_hub.demo.models import ModelLibrary
@@ -71,12 +88,13 @@ def serve(arguments: argparse.Namespace) -> None:
 
     listener = listen(arguments.host, arguments.port)
     Janitor(Path(os.environ["GRADIO_TEMP_DIR"])).start()
-    library = ModelLibrary(arguments.models, allow_hub=arguments.allow_hub)
+    device = arguments.device or ("cpu" if zero_gpu.is_here() else None)
+    library = ModelLibrary(arguments.models, allow_hub=arguments.allow_hub, device=device)
     library.get(None)(Image.new("RGB", (64, 64)))  # the first pass is slow: not at the first visitor's expense
     samples = SampleLibrary(default_datasets() if arguments.data is None else arguments.data)
     feedback = FeedbackStore(arguments.feedback, arguments.feedback_repo) if arguments.feedback else None
 
-    demo = build_demo(library, samples, feedback).queue(max_size=arguments.queue_size)
+    demo = build_demo(library, samples, feedback).queue(max_size=arguments.queue_size, api_open=False)
     app = build_server(
         demo,
         library,
@@ -85,6 +103,7 @@ def serve(arguments: argparse.Namespace) -> None:
         root_path=arguments.root_path,
         auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
         origins=arguments.allow_origin,
+        mcp=arguments.mcp,
     )
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS, proxy_headers=True)
     server = uvicorn.Server(config)
@@ -98,6 +117,8 @@ def serve(arguments: argparse.Namespace) -> None:
             threading.Thread(target=share, args=(demo, shown_host, arguments.port), daemon=True).start()
 
     demo.extra_startup_events.append(announce)
+    if zero_gpu.is_here():
+        zero_gpu.report_start()
     server.run(sockets=[listener])
 
 

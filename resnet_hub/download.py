@@ -38,6 +38,8 @@ from resnet_hub.errors import CheckpointError
 
 #: How long the Hub has to answer the first question, unless the variable that the Hub's clients know says otherwise.
 ANSWER_SECONDS = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or 4)
+#: Of one file: four times what the weights of a ResNet-152 take.
+MAX_FILE_BYTES = 10**9
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 #: How the client says that nobody answered, or not to the end, or not as a Hub does.
@@ -94,6 +96,11 @@ def within(seconds: float, question: Callable[[], T]) -> T:
 
     The client's own timeouts count single reads, and neither the name's look-up nor a server's every address.
     """
+    return in_background(question).result(timeout=seconds)
+
+
+def in_background(question: Callable[[], T]) -> Future[T]:
+    """Ask in a thread that holds up nobody, not even the end of the program."""
     answer: Future[T] = Future()
 
     def ask() -> None:
@@ -103,7 +110,7 @@ def within(seconds: float, question: Callable[[], T]) -> T:
             answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
-    return answer.result(timeout=seconds)
+    return answer
 
 
 def unreachable_reason(error: BaseException) -> str | None:
@@ -162,9 +169,18 @@ class _Wanted:
             raise self._refusal(error) from error
 
     def _question(self) -> tuple[str, list[str]]:
-        info = HfApi().model_info(self.repo_id, revision=self.revision, timeout=ANSWER_SECONDS, token=self.token)
-        siblings = [sibling.rfilename for sibling in info.siblings]
+        info = HfApi().model_info(
+            self.repo_id, revision=self.revision, timeout=ANSWER_SECONDS, files_metadata=True, token=self.token
+        )
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings}
+        siblings = list(sizes)
         self._require(siblings)
+        for name in self.names:
+            if sizes.get(name, 0) > MAX_FILE_BYTES:
+                raise CheckpointError(
+                    f"{self} is not downloaded: its {name} has {sizes[name] / 1e9:.1f} GB, more than any model of this "
+                    "library; check the id"
+                )
         first = self.required[0]
         if self.force_download or not try_to_load_from_cache(self.repo_id, first, self.cache_dir, revision=info.sha):
             # Files may come from another server than answers do: that one has to be there as well.

@@ -139,7 +139,7 @@ def start_app() -> Iterator[Callable[..., RunningApp]]:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")

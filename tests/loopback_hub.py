@@ -250,7 +250,7 @@ class LoopbackHub:
     async def _info(self, request: Request) -> Response:
         repo = self._repo(request)
         commit = repo.at(request.path_params.get("revision", "main"))
-        siblings = [{"rfilename": path} for path in commit.files]
+        siblings = [{"rfilename": path, "size": len(file.content)} for path, file in commit.files.items()]
         repo_id = "{owner}/{name}".format_map(request.path_params)
         return JSONResponse({"id": repo_id, "sha": commit.sha, "private": repo.private, "siblings": siblings})
 

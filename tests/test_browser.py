@@ -198,6 +198,7 @@ def test_another_model_answers_with_its_own_classes(page, tmp_path):
     expect(page.locator("#answer")).to_contain_text("<b>dog</b>")  # as text
     expect(page.locator("#verdict")).to_contain_text("unlike those that the network learned from")
     expect(page.locator("#samples")).to_be_hidden()
+    expect(page.locator("#model-facts")).to_contain_text("3 classes")
     choose(page, "model", "hands")
     expect(page.locator("#answer [data-testid$='-confidence-set']")).to_have_count(6)
     expect(page.locator("#gallery button.thumbnail-item")).to_have_count(24)

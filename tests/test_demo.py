@@ -30,7 +30,7 @@ def uploads(tmp_path, monkeypatch) -> Path:
 
 def test_a_model_is_read_once_and_the_least_used_one_goes(hands_and_animals, monkeypatch):
     loads = []
-    monkeypatch.setattr(models, "Predictor", lambda source: loads.append(source) or Predictor(source))
+    monkeypatch.setattr(models, "Predictor", lambda source, device: loads.append(source) or Predictor(source))
     library = ModelLibrary(hands_and_animals, max_loaded=1)
     assert library.names == ["hands", "animals"]
     assert library.get(None) is library.get("hands")
@@ -42,13 +42,34 @@ def test_a_model_is_read_once_and_the_least_used_one_goes(hands_and_animals, mon
 def test_many_visitors_wait_for_one_load(hands_and_animals, monkeypatch):
     library = ModelLibrary(hands_and_animals)
     loads = []
-    monkeypatch.setattr(models, "Predictor", lambda source: loads.append(source) or Predictor(source))
+    monkeypatch.setattr(models, "Predictor", lambda source, device: loads.append(source) or Predictor(source))
     threads = [threading.Thread(target=library.get, args=("animals",)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(loads) == 1
+
+
+def test_a_model_that_is_slow_to_come_keeps_nobody_from_another(hands_and_animals, monkeypatch):
+    arrived = threading.Event()
+
+    def from_pretrained(name: str, revision: str | None) -> ResNetForSigns:
+        assert arrived.wait(60)
+        return ResNetForSigns(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8))
+
+    library = ModelLibrary([hands_and_animals[0]], allow_hub=True)
+    monkeypatch.setattr(models.ResNetForImageClassification, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(models, "LOAD_SECONDS", 0.1)
+    for i in range(models.MAX_LOADING):
+        with pytest.raises(CheckpointError, match=f"user/{i} is still on its way from the Hub: try again"):
+            library.get(f"user/{i}")
+    with pytest.raises(CheckpointError, match="several models are on their way"):
+        library.get("user/more")
+    assert library.get(None).label_names == ["0", "1", "2", "3", "4", "5"]
+    monkeypatch.setattr(models, "LOAD_SECONDS", 60)
+    arrived.set()
+    assert library.get("user/0").model.image_size == 64
 
 
 def test_folders_of_one_name_are_told_apart_by_their_paths(tiny_checkpoint, tmp_path):
@@ -173,6 +194,19 @@ def test_a_broken_file_is_one_row_with_its_error(hands_and_animals, tmp_path):
     assert frame["label"][2] == predictor(Image.new("RGB", (40, 40), "navy"))[0]["label"]
     assert frame["error"].notna().tolist() == [False, True, False, True]
     assert batch.summary(rows).endswith("2 could not be read: the table says why.")
+
+
+def test_a_batch_that_takes_too_long_ends_with_what_it_has(hands_and_animals, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "BATCH_SIZE", 2)
+    ticks = iter([0, 10, 1000])
+    monkeypatch.setattr(batch.time, "monotonic", lambda: next(ticks))
+    files = [tmp_path / f"{i}.png" for i in range(6)]
+    for file in files:
+        file.write_bytes(png())
+    rows = list(batch.classify_files(Predictor(hands_and_animals[0]), files))
+    assert [row.name for row in rows] == ["0.png", "1.png", "2.png"]
+    assert rows[1].answer is not None
+    assert "send this picture and those after it again" in rows[2].error
 
 
 def test_the_table_to_take_along_is_csv_and_parquet(hands_and_animals, tmp_path):

@@ -212,6 +212,13 @@ def test_who_may_not_push_learns_it_before_anything_is_uploaded(hub, me, tmp_pat
     assert "me/nothing" not in hub.repos
 
 
+class Huge(bytes):
+    """As a file of the Hub, far more than anybody wants to download."""
+
+    def __len__(self) -> int:
+        return 40 * 10**9
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -219,6 +226,10 @@ def test_who_may_not_push_learns_it_before_anything_is_uploaded(hub, me, tmp_pat
         ({"pytorch_model.bin": b"x"}, r"only as a pickle \(pytorch_model.bin\).*never loaded"),
         ({"config.json": b"{}"}, "has no model.safetensors, it is no checkpoint.*check the id"),
         ({"model.safetensors": b"x"}, "has no config.json, it is no checkpoint.*check the id"),
+        (
+            {"config.json": b"{}", "model.safetensors": Huge()},
+            r"model.safetensors has 40.0 GB, more than any",
+        ),
     ],
 )
 def test_a_repo_without_weights_to_trust_is_refused_without_a_download(hub, me, tmp_path, files, message):

@@ -1,10 +1,14 @@
 """What stands around the page: limits, headers, other sites, plain routes, and a folder of uploads that stays small."""
 
+import asyncio
 import base64
 import io
+import json
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import numpy as np
@@ -166,15 +170,134 @@ def malformed(number: int) -> bytes:
     return bytes(content)
 
 
-def test_two_hundred_malformed_pictures_end_in_no_crash_and_tell_no_path(url, running_app):
+def by_plain_route(client: httpx.Client, url: str, content: bytes) -> str:
+    answer = client.post(f"{url}predict", content=content)
+    assert answer.status_code in (200, 400), answer.text
+    return answer.text
+
+
+def by_queue(client: httpx.Client, url: str, content: bytes) -> str:
+    inline = "data:image/png;base64," + base64.b64encode(content).decode()
+    call = client.post(f"{url}gradio_api/call/classify", json={"data": [{"url": inline}, "hands"]})
+    assert call.status_code == 200, call.text
+    events = client.get(f"{url}gradio_api/call/classify/{call.json()['event_id']}").text
+    assert "event: complete" in events or '"error": "' in events, events  # a reason, in the page's own words
+    return events.replace("see https://", "")
+
+
+@pytest.mark.parametrize("send", [by_plain_route, by_queue])
+def test_two_hundred_malformed_pictures_end_in_no_crash_and_tell_no_path(url, running_app, send):
     with httpx.Client(timeout=60) as client:
         for number in range(200):
-            answer = client.post(f"{url}predict", content=malformed(number))
-            assert answer.status_code in (200, 400), answer.text
-            assert "/" not in answer.text
-            assert "Traceback" not in answer.text
-    assert running_app.process.poll() is None
-    assert httpx.post(f"{url}predict", content=png()).status_code == 200
+            told = send(client, url, malformed(number))
+            assert "/" not in told
+            assert "Traceback" not in told
+        assert running_app.process.poll() is None
+        assert '"label"' in send(client, url, png())
+
+
+FILE = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("queue/join", b"\xff\x00{"),
+        ("queue/join", {}),
+        ("queue/join", {"data": None, "session_hash": "a"}),
+        ("queue/join", {"data": [], "session_hash": "a"}),
+        ("queue/join", {"fn_index": 99_999, "data": [], "session_hash": "a"}),
+        ("queue/join", {"fn_index": -1, "data": [], "session_hash": "a"}),
+        ("queue/join", {"fn_index": 0, "data": "x", "session_hash": "a"}),
+        ("call/nothing", {"data": []}),
+        ("call/classify", {"data": []}),
+        ("call/classify", {"data": [1, 2, 3, 4]}),
+        ("call/classify", {"data": [[], {}]}),
+        ("call/classify", {"data": [FILE, "hands"]}),
+        ("call/classify", {"data": [{"path": "../../etc/passwd"}, "hands"]}),
+        ("call/classify", {"data": [{"url": "file:///etc/passwd"}, "hands"]}),
+        ("call/classify_batch", {"data": ["words", None]}),
+        ("call/classify_batch", {"data": [[FILE], None]}),
+        ("call/explain", {"data": [None, "0", "layer9", None]}),
+        ("run/classify", {"data": [None, None]}),  # past the queue
+        ("api/classify", {"data": [None, None]}),
+        ("upload", {}),
+        ("cancel", {}),
+        ("component_server", {}),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused_and_tell_nothing(url, path, body):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = httpx.post(f"{url}gradio_api/{path}", content=content, headers={"Content-Type": "application/json"})
+    told = answer.text
+    if answer.status_code == 200:
+        told = httpx.get(f"{url}gradio_api/{path}/{answer.json()['event_id']}").text
+        assert told.startswith("event: error")
+    else:
+        assert 400 <= answer.status_code < 500
+    for word in ("root:", "site-packages", "Traceback", "resnet_hub"):
+        assert word not in told
+
+
+def test_more_visitors_than_may_wait_are_told_that_the_page_is_busy(start_app, tiny_checkpoint):
+    """Gradio's page says of this status that the application is busy, and to try again."""
+    app = start_app("--models", str(tiny_checkpoint), "--queue-size", "2")
+    body = {"data": [{"url": "data:image/png;base64," + base64.b64encode(png((3000, 3000))).decode()}, None]}
+
+    def join(_number: int) -> int:
+        return httpx.post(f"{app.url}gradio_api/call/classify", json=body, timeout=60).status_code
+
+    with ThreadPoolExecutor(24) as pool:
+        statuses = list(pool.map(join, range(48)))
+    assert set(statuses) == {200, 503}
+
+
+# -- where else it runs ------------------------------------------------------------------------------------------------
+
+
+def test_the_endpoints_are_tools_of_the_model_context_protocol_where_asked_for(start_app, tiny_checkpoint, url):
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
+    app = start_app("--models", str(tiny_checkpoint), "--mcp")
+
+    async def ask() -> tuple[list[str], str]:
+        async with (
+            streamable_http_client(f"{app.url}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            tools = [tool.name for tool in (await session.list_tools()).tools]
+            models = next(tool for tool in tools if tool.endswith("models"))
+            return tools, (await session.call_tool(models, {})).content[0].text
+
+    tools, models = asyncio.run(ask())
+    assert {tool.rpartition("_")[2] for tool in tools} == {"classify", "batch", "explain", "models"}
+    assert "resnet50" in models
+    assert httpx.post(f"{url}gradio_api/mcp/", json={}).status_code in (404, 405)  # elsewhere closed
+
+
+def test_a_space_on_zero_gpu_reports_its_start_and_answers_from_the_cpu(start_app, tiny_checkpoint):
+    reports = []
+
+    class ZeroGpu(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            reports.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), ZeroGpu) as device_api:
+        threading.Thread(target=device_api.serve_forever, daemon=True).start()
+        app = start_app(
+            *("--models", str(tiny_checkpoint)),
+            environment={
+                "SPACES_ZERO_GPU": "true",
+                "SPACES_ZERO_DEVICE_API_URL": f"http://127.0.0.1:{device_api.server_port}",
+            },
+        )
+        assert httpx.post(f"{app.url}predict", content=png()).status_code == 200
+        device_api.shutdown()
+    assert reports == ["/startup-report"]
 
 
 def test_visitors_cannot_guess_each_others_files(url, tmp_path):

@@ -10,11 +10,9 @@ from resnet_hub.demo.samples import SampleLibrary
 
 def build_demo(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore | None = None) -> gr.Blocks:
     """The pages; :mod:`resnet_hub.demo.server` has what is around them."""
-    first = library.get(None)
-    with gr.Blocks(title=classify.title(first), analytics_enabled=False) as demo:
+    with gr.Blocks(title=classify.title(library.get(None)), analytics_enabled=False) as demo:
         _navigation()
         classify.page(library, samples, feedback)
-        gr.Markdown(classify.model_facts(first.model), elem_id="model-facts")
         api.endpoints(library)
     with demo.route("Compare", "compare"):
         _navigation()

@@ -2,6 +2,7 @@
 
 import html
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,8 @@ HEADERS = ["", "File", "Answer", "Probability", "Second", "Unfamiliar", "Error"]
 THUMBNAIL = 48
 #: Pictures that go through the network together.
 BATCH_SIZE = 32
+#: After which a batch ends with what it has: others wait meanwhile.
+MAX_SECONDS = 300
 
 
 class Row(NamedTuple):
@@ -102,9 +105,15 @@ def page(library: ModelLibrary) -> None:
 
 
 def classify_files(predictor: Predictor, files: list[Path]) -> Iterator[Row]:
-    """A row for each picture, in order; a broken one has its error."""
+    """A row for each picture, in order; a broken one has its error, and the first one that comes too late, too."""
     contents = read_images(files)
+    deadline = time.monotonic() + MAX_SECONDS
     while batch := list(islice(contents, BATCH_SIZE)):
+        if time.monotonic() > deadline:
+            name, _ = batch[0]
+            late = f"The {MAX_SECONDS / 60:g} minutes for a batch are over: send this picture and those after it again."
+            yield Row(name, "", None, late)
+            return
         opened = [(name, _open(content)) for name, content in batch]
         images = [image for _, image in opened if isinstance(image, Image.Image)]
         found = iter(predictor.answer(images, top_k=2, batch_size=BATCH_SIZE))

@@ -187,6 +187,8 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         gr.Markdown("\n\n".join([help.CONFIDENCE, help.UNFAMILIAR, help.TOP_K]), elem_classes="help")
     if feedback is not None:
         _feedback(library, feedback, image, chosen, first)
+    facts = gr.Markdown(model_facts(first.model), elem_id="model-facts")
+    switched.then(lambda name: model_facts(library.get(name).model), chosen, facts, **private, **LIGHT)
 
 
 def answer_to(library: ModelLibrary, upload: dict[str, Any], name: str) -> tuple[dict[str, float], str]:

@@ -4,6 +4,7 @@ Gradio is mounted into an app of our own: with that it leaves the question of ot
 otherwise answer with yes for all of them.
 """
 
+import importlib.util
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 import gradio as gr
 from fastapi import FastAPI
+from gradio.route_utils import FnIndexInferError
 from starlette.datastructures import MutableHeaders, UploadFile
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -23,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.theme import CSS, THEME
 from resnet_hub.demo.uploads import MAX_UPLOAD_MB
-from resnet_hub.errors import CheckpointError, ImageError, ResNetHubError
+from resnet_hub.errors import CheckpointError, ConfigurationError, ImageError, ResNetHubError
 
 #: Of a request's body. Uploads may be many files at once; a picture within JSON is a third larger than itself.
 MAX_BODY_BYTES = (MAX_UPLOAD_MB + 10) * 2**20
@@ -70,6 +72,7 @@ def build_server(
     root_path: str | None = None,
     auth: tuple[str, str] | None = None,
     origins: Sequence[str] = (),
+    mcp: bool = False,
 ) -> FastAPI:
     """The ASGI app of page and routes.
 
@@ -79,7 +82,13 @@ def build_server(
         root_path: Under which a proxy serves it.
         auth: Name and password that visitors must give; then ``/predict`` is closed, which has no way to ask.
         origins: Other sites whose scripts may use it, such as ``https://example.org``.
+        mcp: Whether the documented endpoints are tools of the Model Context Protocol, too, at ``/gradio_api/mcp``.
+
+    Raises:
+        ConfigurationError: ``mcp`` without the package for it.
     """
+    if mcp and importlib.util.find_spec("mcp") is None:
+        raise ConfigurationError("--mcp needs a package that is not installed: pip install 'mcp>=1.21,<2'")
     app = FastAPI(
         openapi_url=None,
         middleware=[
@@ -96,7 +105,7 @@ def build_server(
     demo.has_launched = True
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SSR mode is not supported")  # said whether it is asked for or not
-        return gr.mount_gradio_app(
+        gr.mount_gradio_app(
             app,
             demo,
             "/",
@@ -112,9 +121,14 @@ def build_server(
             ssr_mode=False,
             enable_monitoring=False,
             pwa=False,
+            mcp_server=mcp,
             theme=THEME,
             css=CSS,
         )
+    # An endpoint that there is not, by number and by name: to Gradio that is an error of its own, with status 500.
+    for kind in (KeyError, FnIndexInferError):
+        app.routes[-1].app.add_exception_handler(kind, _no_such_endpoint)
+    return app
 
 
 class Guard:
@@ -181,6 +195,10 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return wrapped
+
+
+def _no_such_endpoint(_request: Request, _error: Exception) -> JSONResponse:
+    return JSONResponse({"error": "there is no such endpoint: see /gradio_api/info"}, 404)
 
 
 def _too_large(limit: int) -> JSONResponse:
