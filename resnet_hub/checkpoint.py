@@ -71,7 +71,8 @@ class Metrics(TypedDict, total=False):
 
 
 class Epoch(TypedDict):
-    """One line of the history. ``learning_rate`` is that of the epoch's last step; ``seconds`` is wall-clock time.
+    """One line of the history. ``learning_rate`` is that of the epoch's last step; ``seconds`` is wall-clock time, and
+    ``data_wait`` so much of it as the first process stood still for want of training images.
 
     ``validation`` is None in a run that trains on the validation images too.
     """
@@ -81,6 +82,7 @@ class Epoch(TypedDict):
     train: Metrics
     validation: Metrics | None
     seconds: float
+    data_wait: NotRequired[float]
 
 
 class Result(Metrics):

@@ -150,7 +150,8 @@ _RECORD = _fields(
                     "train": _PASS,
                     "validation": _optional(_PASS),
                     "seconds": _amount,
-                }
+                },
+                {"data_wait": _amount},
             ),
             MAX_EPOCHS,
         ),

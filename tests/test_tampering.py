@@ -177,6 +177,7 @@ def changed(record: dict, path: str, value: object) -> dict:
         ("history.0.train", None),
         ("history.0.seconds", "2"),
         ("history.0.seconds", True),
+        ("history.0.data_wait", -1),
         ("history.0.learning_rate", float("nan")),
         ("history.0.learning_rate", float("inf")),
         ("history.0.epoch", 10**400),

@@ -4,6 +4,7 @@ import copy
 import re
 import shutil
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from resnet_hub.calibration import fit_calibration
 from resnet_hub.checkpoint import PICTURE_NAMES
 from resnet_hub.data import load_image_dataset
 from resnet_hub.errors import ConfigurationError, TrainingError
+from resnet_hub.images import open_image
 from train.batches import Batch, Collate, EvaluationBatches, make_loader
 from train.engine import Predictions, evaluate, train_step
 from train.environment import count_cores
@@ -328,6 +330,18 @@ def test_variants_are_measured_on_request(train_here, tmp_path):
     assert variants == [(split, name) for split in ("validation", "test") for name in VARIANTS]
     card = (folder / "README.md").read_text()
     assert all(f"| {name} |" in card for name in VARIANTS)
+
+
+def test_the_record_tells_how_long_training_stood_still_for_data(train_here, tmp_path, monkeypatch):
+    def open_slowly(source: bytes) -> Image.Image:
+        time.sleep(0.02)
+        return open_image(source)
+
+    monkeypatch.setattr("train.batches.open_image", open_slowly)
+    assert train_here(tmp_path / "slow", num_train_epochs=1, dataloader_num_workers=0) == 0
+    [line] = record_of(tmp_path / "slow")["history"]
+    images = line["train"]["num_images"]
+    assert 0.02 * images <= line["data_wait"] <= line["seconds"] - 0.02 * line["validation"]["num_images"]
 
 
 def test_frozen_stages_keep_their_weights_and_statistics(train_here, tmp_path):

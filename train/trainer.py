@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ class Trainer:
         self.step = 0
         self.tally = Tally()
         self.seconds = 0.0  # of the epoch under way, before this process started
+        self.data_wait = 0.0  # of the epoch under way
 
     @property
     def epoch(self) -> int:
@@ -161,12 +162,19 @@ class Trainer:
         for module in self.frozen:
             module.eval()
         stream = progress(self.loader, f"epoch {self.epoch}/{self.config.num_train_epochs}", self.accelerator)
-        while batches := [batch.to(self.accelerator.device) for batch in islice(stream, accumulated)]:
-            self._update(batches, watch)
+        while batches := self._next_batches(stream):
+            self._update([batch.to(self.accelerator.device) for batch in batches], watch)
         watch.settle()
         for model in self._models():
             average_statistics(self.accelerator, model)
         return self.tally.predictions().metrics(self.model.num_classes)
+
+    def _next_batches(self, stream: Iterator[Batch]) -> list[Batch]:
+        """Those of one update, none at the end. While it waits for them, training stands still."""
+        start = time.perf_counter()
+        batches = list(islice(stream, self.config.gradient_accumulation_steps))
+        self.data_wait += time.perf_counter() - start
+        return batches
 
     def _update(self, batches: Sequence[Batch], watch: Watch) -> None:
         learning_rate = self.learning_rate(self.step)
@@ -228,9 +236,10 @@ class Trainer:
             train=without_matrix(train),
             validation=None if validation is None else without_matrix(validation),
             seconds=round(seconds, 2),
+            data_wait=round(self.data_wait, 2),
         )
         history.append(line)
-        self.tally, self.seconds = Tally(), 0.0
+        self.tally, self.seconds, self.data_wait = Tally(), 0.0, 0.0
         if validation is None:
             is_best = epoch == self.config.num_train_epochs
             results = []
@@ -272,7 +281,8 @@ class Trainer:
             for split, metrics in splits.items()
         ]
         best = " (best)" if is_best else ""
-        self.accelerator.print(f"epoch {line['epoch']}: {' | '.join(texts)}{best} | {line['seconds']:.1f} s")
+        waiting = f", {line['data_wait'] / line['seconds']:.0%} of it waiting for data" if line["seconds"] else ""
+        self.accelerator.print(f"epoch {line['epoch']}: {' | '.join(texts)}{best} | {line['seconds']:.1f} s{waiting}")
         values = {
             f"{split}/{name}": metrics[name]
             for split, metrics in splits.items()
@@ -303,6 +313,7 @@ class Trainer:
         values = {
             "step": self.step,
             "seconds": self.seconds,
+            "data_wait": self.data_wait,
             "record": self.record,
             "options": options_of(self.config),
             "images_per_update": self._images_per_update,
@@ -334,6 +345,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state.values["scaler"])
         self.step = state.values["step"]
         self.seconds = state.values["seconds"]
+        self.data_wait = state.values["data_wait"]
         self.record.update(state.values["record"])
         # One process has what all had collected: it is sorted and summed over all of them anyway.
         self.tally = Tally(tensors["tally"].to(self.accelerator.device) if self.accelerator.is_main_process else None)
