@@ -7,9 +7,7 @@ Client and server share this machine's cores, so real visitors get more. Prints 
 """
 
 import io
-import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -18,7 +16,6 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 # The script runs from a checkout, from any directory, without being installed.
@@ -28,6 +25,7 @@ sys.path[0] = str(ROOT)
 import httpx
 import tyro
 
+from benchmarks.machine import describe, markdown, write_json
 from resnet_hub import drawn_signs
 
 CLIENTS = (1, 8, 32)
@@ -72,17 +70,8 @@ def main(seconds: float = 60.0, json_file: Path | None = None) -> None:
             process.wait(20)
     print(table(loads))
     if json_file is not None:
-        hardware = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-        versions = {name: version(name) for name in ("torch", "gradio", "pillow")} | {
-            "python": platform.python_version()
-        }
-        content = {
-            "seconds": seconds,
-            "hardware": hardware,
-            "versions": versions,
-            "loads": [asdict(load) for load in loads],
-        }
-        json_file.write_text(json.dumps(content, indent=2) + "\n")
+        machine = describe(["torch", "gradio", "pillow"])
+        write_json(json_file, {"seconds": seconds, "machine": machine, "loads": [asdict(load) for load in loads]})
 
 
 def encode(number: int) -> bytes:
@@ -190,7 +179,7 @@ def table(loads: list[Load]) -> str:
         ]
         for load in loads
     ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+    return markdown(header, rows)
 
 
 if __name__ == "__main__":
