@@ -89,12 +89,10 @@ def write_noise(folder: Path, num_train: int, seed: int) -> None:
         image=datasets.Image(), label=datasets.ClassLabel(names=[str(i) for i in range(NUM_CLASSES)])
     )
 
-    def rows(count: int) -> "list[dict]":
+    def rows(count: int) -> Iterator[dict[str, Any]]:
         for i in range(count):
-            yield {
-                "image": Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)),
-                "label": i % NUM_CLASSES,
-            }
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            yield {"image": Image.fromarray(pixels), "label": i % NUM_CLASSES}
 
     for split, count in {"train": num_train, "validation": 100, "test": 100}.items():
         split_rows = datasets.Dataset.from_generator(
