@@ -1,4 +1,4 @@
-"""A checkpoint folder to the Hub, in one commit; and, before any work, whether that will be allowed."""
+"""Checkpoint folders and dataset folders to the Hub, in one commit; and, before any work, whether they may go there."""
 
 import tempfile
 from collections.abc import Sequence
@@ -34,7 +34,9 @@ _CHANGED_MEANWHILE = 412
 Patterns = Sequence[str] | str | None
 
 
-def prepare_repo(repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
+def prepare_repo(
+    repo_id: str, *, repo_type: str = "model", private: bool | None = None, token: str | bool | None = None
+) -> str:
     """Make the repository where it does not exist, and make sure that it may be written to.
 
     Two small requests, against the clock.
@@ -48,8 +50,8 @@ def prepare_repo(repo_id: str, *, private: bool | None = None, token: str | bool
 
     def question() -> str:
         api = HfApi(token=token)
-        full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        api.auth_check(full_id, write=True)  # creating says nothing of a repository that exists
+        full_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        api.auth_check(full_id, repo_type=repo_type, write=True)  # creating says nothing of a repository that exists
         return full_id
 
     if token is False or not (token if isinstance(token, str) else get_token()):
@@ -135,6 +137,24 @@ def push_checkpoint(
     except (HfHubHTTPError, OSError, RuntimeError, *UNREACHABLE, *NO_HUB) as error:
         raise _push_error(repo_id, error, branch) from error
     raise AssertionError("the last attempt raises or returns")
+
+
+def push_dataset(folder: Path, repo_id: str, *, private: bool | None = None) -> str:
+    """Upload a dataset folder, card and ``data/*.parquet``, in the place of what is there.
+
+    Returns:
+        The URL of the dataset.
+
+    Raises:
+        PushError: the Hub did not take it, and has nothing of it.
+    """
+    repo_id = prepare_repo(repo_id, repo_type="dataset", private=private)
+    api = HfApi()
+    try:
+        api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder, delete_patterns="data/*.parquet")
+    except (HfHubHTTPError, OSError, RuntimeError, *UNREACHABLE, *NO_HUB) as error:
+        raise _push_error(repo_id, error) from error
+    return f"{api.endpoint}/datasets/{repo_id}"
 
 
 def _files(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ from loopback_hub import Computer, Fault, File, LoopbackHub
 from resnet_hub import CheckpointError, PushError, ResNetForSigns
 from resnet_hub.checkpoint import locate_checkpoint
 from resnet_hub.upload import prepare_repo, push_checkpoint
+from train.prepare_dataset import PreparationConfig, main
 
 #: "Within 5 s", and some for a machine that does other things too.
 SECONDS = 6.0
@@ -38,6 +39,10 @@ def seconds_to_fail(function, *args, **kwargs) -> tuple[float, str]:
     except (CheckpointError, PushError) as error:
         return time.perf_counter() - start, str(error)
     raise AssertionError("it did not fail")
+
+
+def prepare_and_push(source: str, repo_id: str) -> None:
+    main(PreparationConfig(source, push_to_hub=repo_id))
 
 
 def make_tag(repo_id: str, tag: str) -> None:
@@ -98,6 +103,13 @@ def test_a_push_to_a_hub_that_is_not_there_costs_seconds_and_says_what_to_do(now
     assert seconds < SECONDS
     assert message.startswith("me/hands could not be pushed to")
     assert message.endswith("check the network and HF_ENDPOINT, and push again")
+
+
+def test_a_dataset_for_a_hub_that_is_not_there_is_not_prepared_at_all(nowhere):
+    _, computer = nowhere
+    seconds, message = computer.run(seconds_to_fail, prepare_and_push, "a dataset that there is not", "me/hands")
+    assert seconds < SECONDS
+    assert message.startswith("me/hands could not be pushed to")
 
 
 @pytest.mark.parametrize("fault", [Fault(".*"), Fault(".*", status=500), Fault(".*", status=503)])

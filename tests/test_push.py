@@ -16,7 +16,7 @@ from loopback_hub import Computer, File, LoopbackHub
 from resnet_hub import CheckpointError, ResNetForSigns
 from resnet_hub.checkpoint import TrainingRecord
 from resnet_hub.data import load_image_dataset
-from resnet_hub.errors import DatasetError
+from resnet_hub.errors import PushError
 from train.prepare_dataset import PreparationConfig, main
 
 Logits = list[list[float]]
@@ -287,6 +287,6 @@ def test_a_dataset_that_is_pushed_again_replaces_its_files(hub, author, colors, 
 
 
 def test_a_dataset_that_may_not_be_pushed_there_is_one_clear_error(author, colors):
-    for repo_id, message in [("stranger/colors", "could not be pushed"), ("no id/at all", "is no Hub id")]:
-        with pytest.raises(DatasetError, match=message):
+    for repo_id, message in [("stranger/colors", "may not be written to with this"), ("no id/at all", "is no Hub id")]:
+        with pytest.raises(PushError, match=message):
             author.run(prepare_and_push, str(colors), repo_id)

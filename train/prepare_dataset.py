@@ -19,14 +19,14 @@ if not __package__:
 import tyro
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from datasets.table import embed_table_storage
-from huggingface_hub import DatasetCard, DatasetCardData, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import DatasetCard, DatasetCardData
 
 from resnet_hub.card import as_table, plain
 from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset
 from resnet_hub.data_checks import DatasetReport, check_dataset
 from resnet_hub.errors import ConfigurationError, DatasetError
+from resnet_hub.upload import prepare_repo, push_dataset
 
 #: Images per parquet file: at 100 kB each about 500 MB, what the Hub advises at most.
 IMAGES_PER_FILE = 5000
@@ -69,6 +69,8 @@ class PreparationConfig:
 def main(config: PreparationConfig) -> None:
     if not sys.stderr.isatty():
         disable_progress_bars()
+    if config.push_to_hub is not None:
+        prepare_repo(config.push_to_hub, repo_type="dataset", private=config.private)
     splits = load_image_dataset(
         config.source,
         image_column=config.image_column_name,
@@ -88,7 +90,7 @@ def main(config: PreparationConfig) -> None:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory, "dataset")
         write_dataset(splits, report, folder, config.push_to_hub)
-        url = upload(folder, config.push_to_hub, config.private)
+        url = push_dataset(folder, config.push_to_hub, private=config.private)
     print(f"pushed {url}; train on it with: train/train.py --dataset_name {config.push_to_hub}")
 
 
@@ -172,21 +174,6 @@ def _size_category(num_images: int) -> str:
     """The Hub's name for it."""
     limits = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
     return next((category for limit, category in limits.items() if num_images < limit), "1M<n<10M")
-
-
-def upload(folder: Path, repo_id: str, private: bool) -> str:
-    """The URL of the dataset. Raises ``DatasetError`` where the Hub does not take it."""
-    api = HfApi()
-    try:
-        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=folder, delete_patterns="data/*.parquet")
-    except HFValidationError as error:
-        raise DatasetError(f"{repo_id!r} is no Hub id: give one such as 'me/my-dataset'") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise DatasetError(
-            f"{repo_id} could not be pushed ({error}): check the id and the network, or run `hf auth login`"
-        ) from error
-    return str(url)
 
 
 if __name__ == "__main__":
