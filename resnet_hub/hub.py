@@ -101,7 +101,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         self.architecture = architecture
         self.layers = layers
         self.channels = tuple(channels)
-        self.label_names = _checked_label_names(label_names, num_classes)
+        self.label_names = checked_label_names(label_names, num_classes)
         default = DEFAULT_PREPROCESSING[variant]
         self.preprocessing = Preprocessing(
             default.image_size if image_size is None else image_size,
@@ -121,7 +121,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
 
     def reset_classifier(self, num_classes: int, label_names: Sequence[str] | None = None) -> None:
         """A fresh classifier for other classes. What tells of the old one's training no longer applies and goes."""
-        label_names = _checked_label_names(label_names, num_classes)
+        label_names = checked_label_names(label_names, num_classes)
         super().reset_classifier(num_classes)
         self.label_names = label_names
         self.training_record = None
@@ -333,7 +333,8 @@ class ResNetForSigns(ResNetForImageClassification):
         super().__init__(architecture, num_classes, label_names, image_size, mean, std, layers, channels, variant)
 
 
-def _checked_label_names(label_names: Sequence[str] | None, num_classes: int) -> list[str]:
+def checked_label_names(label_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """As a list; ``"0"``, ``"1"``, ... where there are none. Raises ``ConfigurationError``."""
     names = [str(i) for i in range(num_classes)] if label_names is None else list(label_names)
     if len(names) != num_classes:
         raise ConfigurationError(f"{num_classes} classes but {len(names)} label_names: give one name per class")

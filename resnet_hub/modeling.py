@@ -155,7 +155,9 @@ def make_stage(
     out_channels = channels * EXPANSION
     changes_shape = stride != 1 or in_channels != out_channels
     first = (
-        ConvolutionalBlock(in_channels, channels, stride, variant) if changes_shape else IdentityBlock(channels, variant)
+        ConvolutionalBlock(in_channels, channels, stride, variant)
+        if changes_shape
+        else IdentityBlock(channels, variant)
     )
     return nn.Sequential(first, *(IdentityBlock(channels, variant) for _ in range(num_blocks - 1)))
 

@@ -31,7 +31,9 @@ class Origin:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.notes) > MAX_NOTES or any(len(text) > MAX_LENGTH for text in (self.source, self.library, *self.notes)):
+        if len(self.notes) > MAX_NOTES or any(
+            len(text) > MAX_LENGTH for text in (self.source, self.library, *self.notes)
+        ):
             raise ConfigurationError(
                 f"origin has texts of more than {MAX_LENGTH} characters, or more than {MAX_NOTES} notes: shorten them"
             )
