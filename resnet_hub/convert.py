@@ -165,13 +165,12 @@ def _from_timm(folder: Path, config: dict[str, Any], source: str) -> ResNetForIm
         raise CheckpointError(
             f"{folder / CONFIG_NAME} is neither timm's nor transformers' nor this library's: check the path"
         )
-    arguments = arguments_from_config(
-        config | {"pretrained_cfg": preprocessing | OUR_PREPROCESSING}, folder / CONFIG_NAME
-    )
-    has_label_names = arguments["label_names"] is not None
-    if not has_label_names and arguments["num_classes"] == 1000 and str(preprocessing.get("tag")).endswith("in1k"):
-        arguments["label_names"], has_label_names = _imagenet_names(), True
-    elif has_label_names:
+    label_names = config.get("label_names") or preprocessing.get("label_names")
+    if label_names is None and config.get("num_classes") == 1000 and str(preprocessing.get("tag")).endswith("in1k"):
+        label_names = _imagenet_names()
+    as_ours = {"pretrained_cfg": preprocessing | OUR_PREPROCESSING, "label_names": label_names}
+    arguments = arguments_from_config(config | as_ours, folder / CONFIG_NAME)
+    if arguments["label_names"] is not None:
         arguments["label_names"] = _distinct(arguments["label_names"])
     show = reprlib.repr
     note = _preprocessing_note(
@@ -180,7 +179,7 @@ def _from_timm(folder: Path, config: dict[str, Any], source: str) -> ResNetForIm
         show(preprocessing.get("interpolation")),
         arguments["image_size"],
     )
-    origin = Origin(source, "timm", has_label_names, (note,))
+    origin = Origin(source, "timm", label_names is not None, (note,))
     return _filled(arguments, folder / WEIGHTS_NAME, origin)
 
 
@@ -222,6 +221,8 @@ def _sizes_of(shapes: dict[str, Shape], file: Path) -> dict[str, Any]:
             "channels": tuple(shapes[f"layer{stage}.0.conv1.weight"][0][0] for stage in "1234"),
             "num_classes": shapes["fc.weight"][0][0],
         }
+        if 0 in sizes["layers"]:
+            raise KeyError("conv3")
     except (KeyError, IndexError) as error:
         raise CheckpointError(
             f"{file} holds no state dict of torchvision's resnet50, resnet101 or resnet152: give the folder with its "

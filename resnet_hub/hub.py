@@ -376,6 +376,9 @@ def arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
     )
 
     model_args = config.get("model_args", {})
+    restated = {"num_classes": num_classes, "in_chans": 3, "global_pool": "avg"}  # as timm writes them
+    if isinstance(model_args, dict):
+        model_args = {k: v for k, v in model_args.items() if k not in restated or v != restated[k]}
     require(
         isinstance(model_args, dict) and set(model_args) <= {"layers", "channels"},
         f"model_args {show(model_args)} describe another network: only layers and channels can differ",

@@ -107,7 +107,7 @@ def open_keras(file: Path) -> Iterator[KerasNetwork]:
 
 
 @contextmanager
-def _open_h5(file: Path) -> Iterator[tuple[h5py.File, Any]]:
+def _open_h5(file: Path) -> Iterator[tuple[h5py.File, dict[str, Any] | None]]:
     """The HDF5 content, and the description of the model as parsed JSON or None."""
     if file.suffix != ".keras":
         with h5py.File(file, "r") as content:
@@ -130,13 +130,16 @@ def _open_h5(file: Path) -> Iterator[tuple[h5py.File, Any]]:
             yield content, description
 
 
-def _parse(text: Any) -> Any:
+def _parse(text: Any) -> dict[str, Any]:
     if not isinstance(text, (str, bytes)) or len(text) > MAX_JSON_BYTES:
         raise _OtherNetworkError("its description is no text, or far too long")
     try:
-        return json.loads(text)
+        description = json.loads(text)
     except RecursionError as error:
         raise ValueError("a description nested without end") from error
+    if not isinstance(description, dict):
+        raise _OtherNetworkError("its description is none of a model")
+    return description
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ def _layer(path: tuple[str, ...], arrays: dict[str, h5py.Dataset], root: h5py.Gr
 # From layers to the network
 
 
-def _network(layers: list[_Layer], description: Any) -> KerasNetwork:
+def _network(layers: list[_Layer], description: dict[str, Any] | None) -> KerasNetwork:
     convolutions = _in_order([x for x in layers if set(x.arrays) == {"kernel", "bias"} and len(x.shape("kernel")) == 4])
     norms = _in_order([layer for layer in layers if set(layer.arrays) == set(ARRAYS[4])])
     dense = [x for x in layers if set(x.arrays) == {"kernel", "bias"} and len(x.shape("kernel")) == 2]
@@ -313,7 +316,11 @@ def _structure(
 
 
 def _check_description(
-    description: Any, convolutions: list[_Layer], norms: list[_Layer], dense: _Layer, names: list[tuple[str, str]]
+    description: dict[str, Any],
+    convolutions: list[_Layer],
+    norms: list[_Layer],
+    dense: _Layer,
+    names: list[tuple[str, str]],
 ) -> int | None:
     """Raise unless strides, padding and the rest are the course's; the side of the images in px, where it is said."""
     configs = _layer_configs(description)
@@ -364,7 +371,7 @@ def _check_description(
     return size
 
 
-def _layer_configs(description: Any) -> list[tuple[str, dict[str, Any]]]:
+def _layer_configs(description: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Kind and settings of each layer, in the model's order."""
     try:
         layers = description["config"]["layers"]
