@@ -27,7 +27,10 @@ from resnet_hub.hub import (
     DEFAULT_PREPROCESSING,
     MAX_CHANNELS,
     MAX_CLASSES,
+    MAX_IMAGE_SIZE,
     MAX_LAYERS_PER_STAGE,
+    MAX_NAME,
+    MAX_PIXEL,
     ResNetForImageClassification,
     arguments_from_config,
     checked_label_names,
@@ -62,7 +65,9 @@ def load(
     map_location: str | torch.device = "cpu",
     **hub: Any,
 ) -> ResNetForImageClassification:
-    """The network of ``source`` in fp32 and evaluation mode, its logits bit-identical to its own library's.
+    """The network of ``source`` in fp32 and evaluation mode, with the answers that its own library gets from it.
+
+    Logits are bit-identical; to Keras' probabilities, computed by other kernels, the difference is below 1e-5.
 
     ============================================  ======================================================================
     source                                        what it is
@@ -91,20 +96,25 @@ def load(
     """
     if new_head and label_names is None:
         raise ConfigurationError("a new head needs the names of its classes: give label_names")
-    model = read(source, **hub)
+    model, is_converted = _read(source, hub)
     if label_names is not None:
         _name_classes(model, label_names, new_head, str(source))
-    for note in model.origin.notes if model.origin else ():
+    for note in model.origin.notes if is_converted else ():
         logger.warning("%s: %s.", source, note)
     return model.to(map_location).eval()
 
 
 def read(source: str | Path, **hub: Any) -> ResNetForImageClassification:
     """As :func:`load`, on the CPU and without a word: ``model.origin`` has what is to be told."""
+    return _read(source, hub)[0].eval()
+
+
+def _read(source: str | Path, hub: dict[str, Any]) -> tuple[ResNetForImageClassification, bool]:
+    """The network, and whether it had to be converted; by what ``source`` looks like, and a folder by its config."""
     name, suffix = str(source), Path(source).suffix.lower()
     if not Path(source).is_dir():
         if name in TORCHVISION_WEIGHTS:
-            return _from_torchvision_name(name, hub)
+            return _from_torchvision_name(name, hub), True
         if suffix in PICKLE_SUFFIXES:
             raise CheckpointError(
                 f"{source} is a pickle, which can run code when it is read, so it is never loaded: where you trust it, "
@@ -112,18 +122,18 @@ def read(source: str | Path, **hub: Any) -> ResNetForImageClassification:
                 "'weights.safetensors')"
             )
         if suffix == ".safetensors":
-            return _from_state_dict(Path(source))
+            return _from_state_dict(Path(source)), True
         if suffix in KERAS_SUFFIXES:
-            return _from_keras(Path(source))
+            return _from_keras(Path(source)), True
         if TIMM_NAME.fullmatch(name):
             source = f"timm/{name}"
     folder = locate_checkpoint(source, names=(*CHECKPOINT_FILES, PREPROCESSOR_NAME), **hub)
     config = read_json(folder, CONFIG_NAME)
     if "model_type" in config:
-        return _from_transformers(folder, config, name_of(source))
+        return _from_transformers(folder, config, name_of(source)), True
     if _is_ours(config):
-        return ResNetForImageClassification.from_pretrained(folder)
-    return _from_timm(folder, config, name_of(source))
+        return ResNetForImageClassification.from_pretrained(folder), False
+    return _from_timm(folder, config, name_of(source)), True
 
 
 def _name_classes(model: ResNetForImageClassification, label_names: Sequence[str], new_head: bool, source: str) -> None:
@@ -131,7 +141,7 @@ def _name_classes(model: ResNetForImageClassification, label_names: Sequence[str
     if new_head:
         origin = model.origin or Origin(name_of(source), "resnet_hub")
         model.reset_classifier(len(label_names), label_names)
-        model.origin = origin.with_note("its classifier is new and has not been trained")
+        model.origin = replace(origin, has_label_names=True).with_note("its classifier is new and has not been trained")
         return
     is_nameless = model.origin is not None and not model.origin.has_label_names
     if is_nameless and len(label_names) == model.num_classes:
@@ -308,7 +318,9 @@ def _from_transformers(folder: Path, config: dict[str, Any], source: str) -> Res
     }
     preprocessing, note = _transformers_preprocessing(folder)
     arguments = _checked_sizes(sizes, file) | {"label_names": label_names} | preprocessing
-    return _filled(arguments, folder / WEIGHTS_NAME, Origin(source, "transformers", notes=(note,)), _transformers_name)
+    has_label_names = label_names != [f"LABEL_{i}" for i in range(len(label_names))]
+    origin = Origin(source, "transformers", has_label_names, (note,))
+    return _filled(arguments, folder / WEIGHTS_NAME, origin, _transformers_name)
 
 
 def _label_names_of(config: dict[str, Any], file: Path) -> list[str]:
@@ -318,7 +330,7 @@ def _label_names_of(config: dict[str, Any], file: Path) -> list[str]:
     if (
         not keys
         or set(keys) != set(names)
-        or not all(isinstance(name, str) and len(name) <= 1000 for name in names.values())
+        or not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names.values())
     ):
         raise CheckpointError(f"{file}: id2label must name the classes 0, 1, ..., not {reprlib.repr(names)}")
     return _distinct([names[key] for key in keys])
@@ -331,32 +343,36 @@ def _transformers_preprocessing(folder: Path) -> tuple[dict[str, Any], str]:
         return {}, note
     config = read_json(folder, PREPROCESSOR_NAME)
     size, crop = (config.get(name) for name in ("size", "crop_size"))
-    sides = [_side(crop if config.get("do_center_crop") and crop is not None else size)]
-    scale = config.get("rescale_factor", 1 / 255)
-    if sides[0] is None or not isinstance(scale, float) or abs(scale * 255 - 1) > 1e-6:
+    side = _side(crop if config.get("do_center_crop") and crop is not None else size)
+    scale = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1
+    if side is None or type(scale) is not float or not abs(scale * 255 - 1) < 1e-6:
         raise CheckpointError(
             f"{folder / PREPROCESSOR_NAME}: size {reprlib.repr(size)} or rescale_factor {reprlib.repr(scale)} cannot "
             "be had here: correct the file, or remove it to take 224 px and ImageNet's mean and deviation"
         )
-    arguments: dict[str, Any] = {"image_size": sides[0]}
+    arguments: dict[str, Any] = {"image_size": side}
     if config.get("do_normalize", True):
         for ours, theirs in [("mean", "image_mean"), ("std", "image_std")]:
             values = config.get(theirs)
-            if isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values):
+            if isinstance(values, list) and len(values) == 3 and all(_is_pixel(v) for v in values):
                 arguments[ours] = tuple(values)
     else:
         arguments |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     region = f"{_share(config.get('crop_pct'))} of the image" if "crop_pct" in config else "the middle or all of it"
     resample = config.get("resample", 2)
     interpolation = RESAMPLINGS.get(resample, "another way") if isinstance(resample, int) else "another way"
-    return arguments, _preprocessing_note("transformers", region, interpolation, sides[0])
+    return arguments, _preprocessing_note("transformers", region, interpolation, side)
+
+
+def _is_pixel(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MAX_PIXEL
 
 
 def _side(size: Any) -> int | None:
     """Of the square that the network sees, in px, from any of the forms that transformers has for it."""
     if isinstance(size, dict):
         size = size.get("shortest_edge", size.get("height"))
-    return size if type(size) is int and 1 <= size <= 4096 else None
+    return size if type(size) is int and 1 <= size <= MAX_IMAGE_SIZE else None
 
 
 def _transformers_name(name: str) -> str:

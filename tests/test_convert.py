@@ -5,10 +5,12 @@ The README's table is the list of these cases, with the bounds that are kept her
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import test_interop
 import timm
 import torch
 import torchvision
@@ -82,6 +84,15 @@ def test_the_readmes_table_of_weights_in_is_what_is_tested_here():
     expected = {case: bounds[bound] for case, (_, bound) in WEIGHTS_IN.items()}
     names = {f"`{name}`": "equal to the bit" for name in ("ResNet50_Weights.IMAGENET1K_V2", "resnet50.a1_in1k")}
     assert lines_of("weights of") == expected | names
+
+
+def test_the_readmes_table_of_weights_out_is_what_is_tested():
+    *libraries, refused = lines_of("library")
+    assert libraries == ["timm", "transformers", "torchvision"]
+    assert refused == 'each of the three, of `variant="keras"`'
+    for library in libraries:
+        assert any(re.match(f"test_{library}_loads_the_.*_with_equal_logits", name) for name in vars(test_interop))
+        assert f"test_{library}_refuses_a_keras_checkpoint" in globals()
 
 
 # -- names of collections, from a Hub ----------------------------------------------------------------------------------
@@ -180,6 +191,12 @@ def test_a_classifier_of_other_classes_is_replaced_on_request_only(tmp_path, lab
     assert model.origin.notes[-1] == "its classifier is new and has not been trained"
 
 
+def test_placeholders_of_transformers_are_no_names(tmp_path):
+    source = transformers_folder(tmp_path, id2label={i: f"LABEL_{i}" for i in range(3)}).source
+    assert not convert.load(source).origin.has_label_names
+    assert convert.load(source, label_names=NAMES).label_names == list(NAMES)
+
+
 def test_the_wrong_number_of_names_is_refused(tmp_path):
     source = torchvision_state_dict(tmp_path).source
     with pytest.raises(ConfigurationError, match="knows 3 classes, not a, b"):
@@ -207,6 +224,40 @@ def test_what_differs_in_preprocessing_is_said_and_stays_with_the_checkpoint(tmp
 def test_size_mean_and_deviation_are_the_sources(tmp_path):
     preprocessing = convert.load(transformers_folder(tmp_path).source).preprocessing
     assert (preprocessing.image_size, preprocessing.mean, preprocessing.std) == (96, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+def test_a_checkpoint_that_was_converted_says_it_no_more(tmp_path, caplog):
+    convert.load(timm_folder(tmp_path / "timm").source).save_pretrained(tmp_path / "ours")
+    caplog.clear()
+    assert convert.load(tmp_path / "ours").origin.library == "timm"
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"do_rescale": False}, "rescale_factor 1 cannot be had here"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor 0.0078"),
+        ({"size": {"height": 10**9}}, "size {'height': 1000000000}"),
+        ({"image_std": [0, 1, 1]}, "std must be above 0"),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_had_is_refused(tmp_path, change, reason):
+    file = transformers_folder(tmp_path).source / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(CheckpointError, match=re.escape(reason)):
+        convert.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "origin", [None, [], {"source": "x"}, {"source": "x", "library": "x", "has_label_names": True, "notes": ["x"] * 99}]
+)
+def test_an_origin_that_is_none_is_refused(tiny_checkpoint, tmp_path, origin):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"origin": origin}))
+    with pytest.raises(CheckpointError, match="origin"):
+        ResNetForImageClassification.from_pretrained(folder)
 
 
 def test_a_predictor_takes_any_source(tmp_path, caplog):

@@ -126,9 +126,13 @@ def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, 
     """``rows`` with labels numbered as ``model`` does. Raises ``DatasetError`` where the classes differ."""
     names = rows.features["label"].names
     if sorted(names) != sorted(model.label_names):
+        is_nameless = model.origin is not None and not model.origin.has_label_names
+        advice = "measure it on a dataset with its classes"
+        if is_nameless:
+            advice = "name them with `resnet-hub convert --label-names`"
         raise DatasetError(
             f"{name} knows the classes {', '.join(model.label_names[:10])}; the dataset has {', '.join(names[:10])}: "
-            "measure it on a dataset with its classes"
+            f"{advice}"
         )
     return rows.align_labels_with_mapping({label: i for i, label in enumerate(model.label_names)}, "label")
 
