@@ -22,6 +22,7 @@ FULL = {"blocks": LAYERS["resnet50"], "channels": (64, 128, 256, 512), "num_clas
 
 def test_the_courses_network_has_its_parameters_and_its_scores(tmp_path):
     source, images, expected = keras_file(tmp_path / "ResNet50.h5", named=True, **FULL)
+    assert expected.std(dim=0).max() > 0.03  # the scores depend on the image
     model = convert.load(source)
     assert (logits(model, images).softmax(dim=1) - expected).abs().max() < 1e-5
     assert (model.architecture, model.layers) == ("resnet50", (3, 4, 6, 3))
