@@ -19,6 +19,7 @@ from resnet_hub.checkpoint import (
     Result,
     TrainingRecord,
 )
+from resnet_hub.origin import MAX_LENGTH, Origin
 
 #: With more, a confusion matrix in Markdown is no reading matter.
 MAX_TABLE_CLASSES = 20
@@ -37,7 +38,10 @@ def model_card(
         repo_id: What the usage examples load: a Hub id or a folder.
         pictures: Names of those that lie beside the card, of ``checkpoint.PICTURE_NAMES``.
     """
-    sections = [_introduction(config), _usage(config, repo_id)]
+    usage = _usage(config, repo_id) if _loads_elsewhere(config) else _usage_here_only(repo_id)
+    sections = [_introduction(config), usage]
+    if "origin" in config:
+        sections.append(_origin(Origin.from_config(config["origin"])))
     if training is not None:
         sections += [
             _training_data(training, pictures),
@@ -55,11 +59,12 @@ def _metadata(config: dict[str, Any], training: TrainingRecord | None, repo_id: 
     results = training["results"] if training else []
     # The Hub accepts only its own ids here.
     hub_datasets = [d["name"] for d in training["datasets"] if "/" in d["name"]] if training else []
+    elsewhere = ["timm"] if _loads_elsewhere(config) else []
     return ModelCardData(
-        license="apache-2.0",
+        license=None if "origin" in config else "apache-2.0",  # of weights from elsewhere it is not ours to give
         library_name="resnet_hub",
         pipeline_tag="image-classification",
-        tags=["image-classification", "resnet", config["architecture"], "timm", "pytorch", "safetensors"],
+        tags=["image-classification", "resnet", config["architecture"], *elsewhere, "pytorch", "safetensors"],
         datasets=hub_datasets or None,
         metrics=["accuracy", "f1"] if results else None,
         model_name=repo_id.split("/")[-1] if results else None,
@@ -91,15 +96,42 @@ def _introduction(config: dict[str, Any]) -> str:
     if len(config["label_names"]) > MAX_NAMES:
         names += ", ... (all of them are in `config.json`)"
     narrow = " (a reduced one, see `model_args` in config.json)" if "model_args" in config else ""
+    written = "Converted to" if "origin" in config else "Written from scratch with"
     return (
         f"# {_title(config)}\n\n"
         f"A {_title(config)}{narrow} that sorts images into {config['num_classes']} classes: {names}. It takes RGB "
-        f"images of any size, which are resized to {side} x {side} px. Written from scratch with resnet_hub."
+        f"images of any size, which are resized to {side} x {side} px. {written} resnet_hub."
     )
 
 
 def _title(config: dict[str, Any]) -> str:
-    return config["architecture"].replace("resnet", "ResNet-")
+    return config["architecture"].replace("resnet", "ResNet-").replace("_keras", " as a Keras course builds it")
+
+
+def _loads_elsewhere(config: dict[str, Any]) -> bool:
+    return "loads_only_in" not in config
+
+
+def _origin(origin: Origin) -> str:
+    text = (
+        f"## Origin\n\nThe weights come from `{plain(origin.source)}`, in the format of {plain(origin.library)}. The "
+        "license is that of the source."
+    )
+    return "\n\n".join([text, *(f"Of note: {plain(note, MAX_LENGTH)}." for note in origin.notes)])
+
+
+def _usage_here_only(repo_id: str) -> str:
+    return f"""## Use
+
+```python
+from resnet_hub import Predictor                       # images in, labels with scores out
+
+print(Predictor("{repo_id}")("hand.jpg", top_k=3))
+```
+
+It loads in resnet_hub alone. Strides, padding, epsilon and biases are those of the course's Keras network, which timm,
+transformers and torchvision do not have: with the same weights, theirs would give other answers. So its architecture
+has a name that they refuse."""
 
 
 def _usage(config: dict[str, Any], repo_id: str) -> str:

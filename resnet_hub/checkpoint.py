@@ -22,7 +22,7 @@ import re
 import reprlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -125,10 +125,12 @@ def locate_checkpoint(
     force_download: bool = False,
     token: str | bool | None = None,
     local_files_only: bool = False,
+    names: Collection[str] = CHECKPOINT_FILES,
 ) -> Path:
     """The local folder that holds the checkpoint, downloaded first where ``name_or_path`` is a Hub id.
 
-    An existing local folder wins over a Hub repository of the same name, and says so.
+    An existing local folder wins over a Hub repository of the same name, and says so. ``names`` are the files to
+    download, where the repository has them.
 
     Raises:
         CheckpointError: neither a folder nor a reachable repository with weights and config.
@@ -148,7 +150,7 @@ def locate_checkpoint(
         raise CheckpointError(f"there is no folder {path}: check the path, or give a Hub id such as 'user/model'")
     return download(
         str(name_or_path),
-        CHECKPOINT_FILES,
+        names,
         (CONFIG_NAME, WEIGHTS_NAME),
         revision=revision,
         cache_dir=cache_dir,
@@ -272,7 +274,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         CheckpointError: weights missing, pickled, damaged, or not exactly those of ``model``.
     """
     file = folder / WEIGHTS_NAME
-    _check_weights(model, _read_shapes(file), file)
+    advice = "use the config.json that was saved with these weights"
+    check_weights(model, read_shapes(file), f"{file} does not fit its {CONFIG_NAME}", advice)
     model.load_state_dict(read_weights(file), strict=True, assign=True)
 
 
@@ -287,8 +290,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
-def _read_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and kind (``"float"`` or the name of another type) of each tensor, from the file's header alone."""
+#: A tensor's shape and kind: ``"float"`` or safetensors' name of another type.
+Shape = tuple[tuple[int, ...], str]
+
+
+def read_shapes(file: Path) -> dict[str, Shape]:
+    """Shape and kind of each tensor, from the file's header alone. Raises ``CheckpointError`` as ``read_weights``."""
     with _open_weights(file) as weights:
         slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
         return {name: (tuple(s.get_shape()), _kind(s.get_dtype())) for name, s in slices.items()}
@@ -317,8 +324,17 @@ def _open_weights(file: Path) -> Iterator[Any]:
         raise CheckpointError(f"{file} is damaged ({error}): download or save it again") from error
 
 
-def _check_weights(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], file: Path) -> None:
-    """Before they are read: what does not fit is refused however large it is."""
+def check_weights(model: nn.Module, found: dict[str, Shape], problem: str, advice: str) -> None:
+    """Before they are read: what does not fit is refused however large it is.
+
+    Args:
+        model: Which they are for; it may be on the meta device.
+        found: By name in the state dict.
+        problem, advice: What the error begins and ends with.
+
+    Raises:
+        CheckpointError: the tensors are not exactly those of ``model``.
+    """
     expected = model.state_dict()
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
@@ -343,10 +359,7 @@ def _check_weights(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str
         if keys
     ]
     if problems:
-        raise CheckpointError(
-            f"{file} does not fit its {CONFIG_NAME}: tensors {'; '.join(problems)}: "
-            "use the config.json that was saved with these weights"
-        )
+        raise CheckpointError(f"{problem}: tensors {'; '.join(problems)}: {advice}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

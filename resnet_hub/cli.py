@@ -1,4 +1,4 @@
-"""``resnet-hub``: predict, look at checkpoints and publish them from a shell.
+"""``resnet-hub``: predict, look at checkpoints, convert and publish them from a shell.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 all went well, 1 some images could not be read, 2 nothing
 was done and one line says why, 130 after Ctrl-C.
@@ -36,7 +36,7 @@ BATCH_SIZE = 32
 
 def main() -> None:
     """The command line, to its end."""
-    commands = {"predict": predict, "info": info, "summary": summary, "push": push}
+    commands = {"predict": predict, "info": info, "summary": summary, "convert": convert, "push": push}
     run_command(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="resnet-hub", description=__doc__))
 
 
@@ -64,7 +64,7 @@ def predict(
 
     Args:
         images: Files, folders, or http(s) addresses.
-        model: Checkpoint folder or Hub id.
+        model: Checkpoint folder or Hub id, or anything else that `resnet-hub convert` takes.
         top_k: Classes per image, best first.
         format: text for people; jsonl and csv for programs, a line per image.
         output: Write to this file rather than to stdout.
@@ -212,18 +212,22 @@ def info(model: Annotated[str, tyro.conf.Positional] = str(SHIPPED)) -> None:
     """What a checkpoint is, what it was trained on and what it measured.
 
     Args:
-        model: Checkpoint folder or Hub id.
+        model: As of predict.
     """
     from resnet_hub.card import plain
-    from resnet_hub.hub import ResNetForImageClassification
+    from resnet_hub.convert import read
 
-    network = ResNetForImageClassification.from_pretrained(_checked_model(model))
+    network = read(_checked_model(model))
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    variant = "" if network.variant == "torchvision" else f" as {network.variant} has it"
     lines = [
-        ("architecture", f"{network.architecture}, {parameters:,} parameters"),
+        ("architecture", f"{network.architecture}{variant}, {parameters:,} parameters"),
         ("images", f"{network.image_size} x {network.image_size} px"),
         ("classes", f"{network.num_classes}: {plain(', '.join(network.label_names))}"),
     ]
+    if network.origin is not None:
+        lines.append(("converted from", f"{plain(network.origin.source)} of {plain(network.origin.library)}"))
+        lines += [("note", plain(note, 1000)) for note in network.origin.notes]
     if network.calibration is not None:
         fitted = network.calibration
         lines.append(("temperature", f"{fitted.temperature:.3f}, of {fitted.num_images:,} images of {fitted.dataset}"))
@@ -250,12 +254,37 @@ def summary(model: Annotated[str, tyro.conf.Positional] = str(SHIPPED), image_si
     """Every layer with output shape, parameters and what it reads.
 
     Args:
-        model: Checkpoint folder or Hub id.
+        model: As of predict.
         image_size: Side of the input in px; default: the model's own.
     """
-    from resnet_hub.hub import ResNetForImageClassification
+    from resnet_hub.convert import read
 
-    print(ResNetForImageClassification.from_pretrained(_checked_model(model)).summary(image_size))
+    print(read(_checked_model(model)).summary(image_size))
+
+
+def convert(
+    source: Annotated[str, tyro.conf.Positional],
+    folder: Annotated[Path, tyro.conf.Positional],
+    label_names: tuple[str, ...] | None = None,
+    new_head: bool = False,
+) -> None:
+    """Make a checkpoint folder of a network from torchvision, timm, transformers or Keras.
+
+    Args:
+        source: Folder or Hub id of timm or transformers; a name such as resnet50.a1_in1k or
+            ResNet50_Weights.IMAGENET1K_V2; torchvision's state dict as .safetensors; the course's network as .h5 or
+            .keras.
+        folder: The checkpoint folder to make.
+        label_names: What the classes are called, where the source does not say.
+        new_head: Replace the classifier by an untrained one for label_names.
+    """
+    from resnet_hub.convert import load
+
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigurationError(f"{folder} is there already: choose another folder")
+    network = load(source, label_names=label_names, new_head=new_head)
+    network.save_pretrained(folder)
+    print(folder)
 
 
 def push(

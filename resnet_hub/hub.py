@@ -25,8 +25,9 @@ from resnet_hub.checkpoint import (
     TrainingRecord,
 )
 from resnet_hub.errors import CheckpointError, ConfigurationError
-from resnet_hub.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from resnet_hub.modeling import CHANNELS, LAYERS, MIN_IMAGE_SIZE, ResNet
+from resnet_hub.images import Preprocessing
+from resnet_hub.modeling import CHANNELS, LAYERS, VARIANTS, ResNet
+from resnet_hub.origin import Origin
 from resnet_hub.summary import ModelSummary, summarize
 from resnet_hub.upload import push_checkpoint
 
@@ -39,6 +40,15 @@ MAX_NAME = 1000
 #: Of means and deviations, where pixels are counted from 0 to 1.
 MAX_PIXEL = 1000
 
+#: What each variant's images are unless something else is said. The course divides pixels by 255 and does no more.
+DEFAULT_PREPROCESSING = {
+    "torchvision": Preprocessing(224),
+    "keras": Preprocessing(64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+}
+#: What ``config.json`` calls an architecture. timm and transformers look the name up in timm: one that is not there is
+#: refused by both, where weights under a known name would be loaded into a network that they do not belong to.
+CONFIG_NAMES = {name: (name, "torchvision") for name in LAYERS} | {"resnet50_keras": ("resnet50", "keras")}
+
 
 class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
     """A ResNet with label names and preprocessing, that saves to and loads from checkpoint folders and the Hub.
@@ -47,13 +57,17 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         architecture: ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
         num_classes: Number of classes; may be left out where ``label_names`` is given.
         label_names: One distinct name per class; ``"0"``, ``"1"``, ... where left out.
-        image_size: Side in px to which images are resized, at least 32. The knob for small images.
-        mean, std: Normalisation per channel, of pixel values in 0..1.
+        image_size: Side in px to which images are resized, at least 32; default 224. The knob for small images.
+        mean, std: Normalisation per channel, of pixel values in 0..1; default ImageNet's.
         layers, channels: Blocks and bottleneck channels per stage, where they differ from the architecture's own (tiny
             networks for tests).
+        variant: ``"keras"`` is the network of a course as Keras builds it (:data:`resnet_hub.modeling.KERAS`), for
+            images of 37 to 100 px, default 64, with mean 0 and deviation 1. Only ``"resnet50"``, and its checkpoints
+            load only here: no other library has that network.
 
     Attributes:
         preprocessing: What turns images into the network's input.
+        origin: Where its weights were converted from (:mod:`resnet_hub.convert`), or None.
         training_record: How it was trained and what it measured (``training.json``), or None.
         calibration: Temperature and bound of familiarity, fitted on validation images, or None.
         test_predictions: What it says of its test images, see ``checkpoint.read_predictions``, or None.
@@ -68,26 +82,34 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         architecture: str = "resnet50",
         num_classes: int | None = None,
         label_names: Sequence[str] | None = None,
-        image_size: int = 224,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         layers: Sequence[int] | None = None,
         channels: Sequence[int] = CHANNELS,
+        variant: str = "torchvision",
     ) -> None:
         if architecture not in LAYERS:
             raise ConfigurationError(f"architecture {architecture!r} is unknown: use one of {', '.join(LAYERS)}")
-        if image_size < MIN_IMAGE_SIZE:
-            raise ConfigurationError(f"image_size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
         if num_classes is None and label_names is None:
             raise ConfigurationError("say how many classes there are: give num_classes or label_names")
         num_classes = len(label_names) if num_classes is None else num_classes
         layers = tuple(LAYERS[architecture] if layers is None else layers)
-        super().__init__(layers, num_classes, tuple(channels))
+        super().__init__(layers, num_classes, tuple(channels), variant)
+        if (architecture, variant) not in CONFIG_NAMES.values():
+            raise ConfigurationError(f"there is no {variant} variant of {architecture}, only of resnet50: use that")
         self.architecture = architecture
         self.layers = layers
         self.channels = tuple(channels)
-        self.label_names = _checked_label_names(label_names, num_classes)
-        self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std))
+        self.label_names = checked_label_names(label_names, num_classes)
+        default = DEFAULT_PREPROCESSING[variant]
+        self.preprocessing = Preprocessing(
+            default.image_size if image_size is None else image_size,
+            default.mean if mean is None else tuple(mean),
+            default.std if std is None else tuple(std),
+        )
+        VARIANTS[variant].check_image_size(self.image_size)
+        self.origin: Origin | None = None
         self.training_record: TrainingRecord | None = None
         self.calibration: Calibration | None = None
         self.test_predictions: dict[str, Tensor] | None = None
@@ -99,7 +121,7 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
 
     def reset_classifier(self, num_classes: int, label_names: Sequence[str] | None = None) -> None:
         """A fresh classifier for other classes. What tells of the old one's training no longer applies and goes."""
-        label_names = _checked_label_names(label_names, num_classes)
+        label_names = checked_label_names(label_names, num_classes)
         super().reset_classifier(num_classes)
         self.label_names = label_names
         self.training_record = None
@@ -114,9 +136,13 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def to_config(self) -> dict[str, Any]:
-        """``config.json``: timm's layout, from which timm and transformers build the same network and preprocessing."""
+        """``config.json``: timm's layout, from which timm and transformers build the same network and preprocessing.
+
+        That of ``variant="keras"`` has an architecture that they do not know, and says so.
+        """
+        names = {network: name for name, network in CONFIG_NAMES.items()}
         config: dict[str, Any] = {
-            "architecture": self.architecture,
+            "architecture": names[self.architecture, self.variant],
             "num_classes": self.num_classes,
             "num_features": self.num_features,
             "global_pool": "avg",
@@ -137,6 +163,10 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
         # timm fails on an empty or null "model_args", so it stands only where it says something.
         if self.layers != LAYERS[self.architecture] or self.channels != CHANNELS:
             config["model_args"] = {"layers": list(self.layers), "channels": list(self.channels)}
+        if self.variant != "torchvision":
+            config["loads_only_in"] = "resnet_hub"
+        if self.origin is not None:
+            config["origin"] = self.origin.to_config()
         if self.calibration is not None:
             config["calibration"] = self.calibration.to_config()  # the other libraries pass over what they do not know
         return config
@@ -265,13 +295,15 @@ class ResNetForImageClassification(ResNet, PyTorchModelHubMixin):
             local_files_only=local_files_only,
         )
         config = checkpoint.read_json(folder, CONFIG_NAME)
-        arguments = _arguments_from_config(config, folder / CONFIG_NAME)
+        arguments = arguments_from_config(config, folder / CONFIG_NAME)
         # On the meta device nothing is allocated or initialised: every tensor comes from the file in the next line.
         try:
             with torch.device("meta"):
                 model = cls(**arguments)
             if "calibration" in config:
                 model.calibration = Calibration.from_config(config["calibration"])
+            if "origin" in config:
+                model.origin = Origin.from_config(config["origin"])
         except ConfigurationError as error:
             raise CheckpointError(f"{folder / CONFIG_NAME}: {error}") from error
         checkpoint.load_weights(model, folder)
@@ -290,17 +322,19 @@ class ResNetForSigns(ResNetForImageClassification):
         num_classes: int | None = None,
         label_names: Sequence[str] | None = None,
         image_size: int = 64,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         layers: Sequence[int] | None = None,
         channels: Sequence[int] = CHANNELS,
+        variant: str = "torchvision",
     ) -> None:
         if num_classes is None and label_names is None:
             num_classes = 6
-        super().__init__(architecture, num_classes, label_names, image_size, mean, std, layers, channels)
+        super().__init__(architecture, num_classes, label_names, image_size, mean, std, layers, channels, variant)
 
 
-def _checked_label_names(label_names: Sequence[str] | None, num_classes: int) -> list[str]:
+def checked_label_names(label_names: Sequence[str] | None, num_classes: int) -> list[str]:
+    """As a list; ``"0"``, ``"1"``, ... where there are none. Raises ``ConfigurationError``."""
     names = [str(i) for i in range(num_classes)] if label_names is None else list(label_names)
     if len(names) != num_classes:
         raise ConfigurationError(f"{num_classes} classes but {len(names)} label_names: give one name per class")
@@ -309,7 +343,7 @@ def _checked_label_names(label_names: Sequence[str] | None, num_classes: int) ->
     return names
 
 
-def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
+def arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
     """The constructor's arguments from a ``config.json``, whose every value is untrusted.
 
     Raises:
@@ -326,9 +360,12 @@ def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]
     show = reprlib.repr  # short, whatever the value
     architecture = config.get("architecture")
     require(
-        isinstance(architecture, str) and architecture in LAYERS,
-        f"architecture {show(architecture)} is unknown: this library loads {', '.join(LAYERS)} in timm's config layout",
+        isinstance(architecture, str) and architecture in CONFIG_NAMES,
+        f"architecture {show(architecture)} is unknown: this library loads {', '.join(CONFIG_NAMES)} in timm's config "
+        "layout (and resnet_hub.convert a few others)",
     )
+    pool = config.get("global_pool", "avg")
+    require(pool == "avg", f"global_pool {show(pool)} makes another network: only 'avg' is supported")
     num_classes = config.get("num_classes")
     require(is_count(num_classes, MAX_CLASSES), f"num_classes must be 1 to {MAX_CLASSES}, not {show(num_classes)}")
     label_names = config.get("label_names")
@@ -339,6 +376,9 @@ def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]
     )
 
     model_args = config.get("model_args", {})
+    restated = {"num_classes": num_classes, "in_chans": 3, "global_pool": "avg"}  # as timm writes them
+    if isinstance(model_args, dict):
+        model_args = {k: v for k, v in model_args.items() if k not in restated or v != restated[k]}
     require(
         isinstance(model_args, dict) and set(model_args) <= {"layers", "channels"},
         f"model_args {show(model_args)} describe another network: only layers and channels can differ",
@@ -360,7 +400,11 @@ def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]
     require(is_count(size[1], MAX_IMAGE_SIZE), f"the image side must be 1 to {MAX_IMAGE_SIZE} px, not {show(size[1])}")
     for name, only in [("interpolation", "bilinear"), ("crop_pct", 1.0), ("crop_mode", "squash")]:
         found = preprocessing.get(name)
-        require(found == only, f"{name} {show(found)} is not supported, images would be seen differently: use {only!r}")
+        require(
+            found == only,
+            f"{name} {show(found)} is not supported, images would be seen differently: use {only!r}, or "
+            "resnet_hub.convert.load, which says what differs",
+        )
     for name in ("mean", "std"):
         values = preprocessing.get(name)
         require(
@@ -369,8 +413,10 @@ def _arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]
             and all(type(v) in (int, float) and abs(v) < MAX_PIXEL for v in values),
             f"{name} must be three numbers below {MAX_PIXEL}, not {show(values)}",
         )
+    name, variant = CONFIG_NAMES[architecture]
     return {
-        "architecture": architecture,
+        "architecture": name,
+        "variant": variant,
         "num_classes": num_classes,
         "label_names": label_names,
         "image_size": size[1],

@@ -3,10 +3,14 @@
 Plain PyTorch, nothing of Hugging Face. Module names are torchvision's, so a state dict loads in torchvision, timm and
 here; given the same weights the logits are bit-identical.
 
+``variant="keras"`` is the network of a well-known course in its place, whose weights give other answers in any other.
+
 Shapes below are written ``(N, C, H, W)``: images, channels, height, width.
 """
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.fx
@@ -24,26 +28,86 @@ LAYERS: dict[str, tuple[int, int, int, int]] = {
 CHANNELS = (64, 128, 256, 512)
 EXPANSION = 4
 STEM_CHANNELS = 64
-#: Below this side the last stage would see less than one pixel: the network reduces by 32.
-MIN_IMAGE_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs between networks of the same layers. The defaults are torchvision's, timm's and transformers'.
+
+    Attributes:
+        stride_in_1x1: Where a block that shrinks the image does so: in its first 1x1 convolution, as in the paper, or
+            in its 3x3 ("ResNet v1.5"). The 1x1 throws away three quarters of its input. Goyal et al. 2017,
+            https://arxiv.org/abs/1706.02677, section 5.1.
+        conv_bias: Convolutions have biases, which the BatchNorm after them makes superfluous.
+        pool_padding: Around the map that the stem's max-pool reduces, in px.
+        average_pool: Side of the window of the last pool, in px; None for the whole map.
+        norm_eps, norm_momentum: Of BatchNorm; the momentum is the new batch's share, as PyTorch has it.
+        min_image_size, max_image_size: Sides in px, both included, that leave one vector to the classifier.
+    """
+
+    stride_in_1x1: bool = False
+    conv_bias: bool = False
+    pool_padding: int = 1
+    average_pool: int | None = None
+    norm_eps: float = 1e-5
+    norm_momentum: float = 0.1
+    min_image_size: int = 32  # below, the last stage would see less than one pixel: the network reduces by 32
+    max_image_size: int = sys.maxsize
+
+    def conv(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+        """Padded so that only the stride makes the map smaller."""
+        padding = kernel_size // 2
+        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=self.conv_bias)
+
+    def norm(self, channels: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(channels, eps=self.norm_eps, momentum=self.norm_momentum)
+
+    def last_pool(self) -> nn.Module:
+        return nn.AdaptiveAvgPool2d((1, 1)) if self.average_pool is None else nn.AvgPool2d(self.average_pool)
+
+    @property
+    def image_sizes(self) -> str:
+        """In words."""
+        if self.max_image_size == sys.maxsize:
+            return f"at least {self.min_image_size} px"
+        return f"{self.min_image_size} to {self.max_image_size} px"
+
+    def check_image_size(self, image_size: int) -> None:
+        """Raise ``ConfigurationError`` for a side in px with which the network has no logits."""
+        if not self.min_image_size <= image_size <= self.max_image_size:
+            raise ConfigurationError(f"image_size must be {self.image_sizes}, got {image_size}")
+
+
+TORCHVISION = Variant()
+#: The ResNet-50 of the course "Convolutional Neural Networks" (deeplearning.ai), as its Keras notebook builds it; where
+#: it says nothing, with Keras' defaults. Its last pool leaves 1 x 1 px of the 2 x 2 or 3 x 3 that images of these sizes
+#: come to; of others the notebook would make a classifier of another shape.
+KERAS = Variant(
+    stride_in_1x1=True,
+    conv_bias=True,
+    pool_padding=0,
+    average_pool=2,
+    norm_eps=1e-3,
+    norm_momentum=0.01,
+    min_image_size=37,
+    max_image_size=100,
+)
+VARIANTS = {"torchvision": TORCHVISION, "keras": KERAS}
 
 
 class _Bottleneck(nn.Module):
-    """The residual branch that both blocks share: 1x1 reduce, 3x3, 1x1 expand, each followed by BatchNorm.
+    """The residual branch that both blocks share: 1x1 reduce, 3x3, 1x1 expand, each followed by BatchNorm."""
 
-    The stride sits in the 3x3 convolution and not in the first 1x1 as in the paper ("ResNet v1.5"): the 1x1 would
-    throw away three quarters of its input. Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section 5.1.
-    """
-
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, variant: Variant = TORCHVISION) -> None:
         super().__init__()
         out_channels = channels * EXPANSION
-        self.conv1 = nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        first_stride, second_stride = (stride, 1) if variant.stride_in_1x1 else (1, stride)
+        self.conv1 = variant.conv(in_channels, channels, kernel_size=1, stride=first_stride)
+        self.bn1 = variant.norm(channels)
+        self.conv2 = variant.conv(channels, channels, kernel_size=3, stride=second_stride)
+        self.bn2 = variant.norm(channels)
+        self.conv3 = variant.conv(channels, out_channels, kernel_size=1)
+        self.bn3 = variant.norm(out_channels)
         self.relu = nn.ReLU(inplace=True)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -56,8 +120,8 @@ class _Bottleneck(nn.Module):
 class IdentityBlock(_Bottleneck):
     """Bottleneck whose shortcut is its input: (N, 4 * channels, H, W) -> the same shape."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels * EXPANSION, channels)
+    def __init__(self, channels: int, variant: Variant = TORCHVISION) -> None:
+        super().__init__(channels * EXPANSION, channels, variant=variant)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.residual(x) + x)
@@ -69,18 +133,20 @@ class ConvolutionalBlock(_Bottleneck):
     (N, in_channels, H, W) -> (N, 4 * channels, H / stride, W / stride).
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__(in_channels, channels, stride)
+    def __init__(self, in_channels: int, channels: int, stride: int, variant: Variant = TORCHVISION) -> None:
+        super().__init__(in_channels, channels, stride, variant)
+        out_channels = channels * EXPANSION
         self.downsample = nn.Sequential(
-            nn.Conv2d(in_channels, channels * EXPANSION, kernel_size=1, stride=stride, bias=False),
-            nn.BatchNorm2d(channels * EXPANSION),
+            variant.conv(in_channels, out_channels, kernel_size=1, stride=stride), variant.norm(out_channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.residual(x) + self.downsample(x))
 
 
-def make_stage(in_channels: int, channels: int, num_blocks: int, stride: int) -> nn.Sequential:
+def make_stage(
+    in_channels: int, channels: int, num_blocks: int, stride: int, variant: Variant = TORCHVISION
+) -> nn.Sequential:
     """One stage: a block that changes the shape, then identity blocks.
 
     The first block is a projection only where there is a shape to change, as in torchvision; that matters for narrow
@@ -88,17 +154,28 @@ def make_stage(in_channels: int, channels: int, num_blocks: int, stride: int) ->
     """
     out_channels = channels * EXPANSION
     changes_shape = stride != 1 or in_channels != out_channels
-    first = ConvolutionalBlock(in_channels, channels, stride) if changes_shape else IdentityBlock(channels)
-    return nn.Sequential(first, *(IdentityBlock(channels) for _ in range(num_blocks - 1)))
+    first = (
+        ConvolutionalBlock(in_channels, channels, stride, variant)
+        if changes_shape
+        else IdentityBlock(channels, variant)
+    )
+    return nn.Sequential(first, *(IdentityBlock(channels, variant) for _ in range(num_blocks - 1)))
 
 
 @torch.fx.wrap  # keeps these comparisons of sizes out of symbolic traces, which know no sizes
-def check_images(images: Tensor) -> None:
-    """Raise ``ConfigurationError`` unless ``images`` is (N, 3, H, W) with sides of at least 32 px."""
-    if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < MIN_IMAGE_SIZE:
+def check_images(images: Tensor, variant: str) -> None:
+    """Raise ``ConfigurationError`` unless ``images`` is (N, 3, H, W) with sides that the variant takes."""
+    sizes = VARIANTS[variant]
+    sides = images.shape[2:]
+    if (
+        images.ndim != 4
+        or images.shape[1] != 3
+        or min(sides) < sizes.min_image_size
+        or max(sides) > sizes.max_image_size
+    ):
         raise ConfigurationError(
-            f"the network takes images of shape (N, 3, H, W) with H and W of at least {MIN_IMAGE_SIZE} px, got "
-            f"{tuple(images.shape)}: convert to RGB, add the batch dimension or resize the images up"
+            f"the network takes images of shape (N, 3, H, W) with H and W of {sizes.image_sizes}, got "
+            f"{tuple(images.shape)}: convert to RGB, add the batch dimension or resize the images"
         )
 
 
@@ -109,10 +186,19 @@ class ResNet(nn.Module):
         layers: Blocks per stage, four numbers of at least 1. See ``LAYERS``.
         num_classes: Size of the logits, at least 1.
         channels: Bottleneck channels per stage, four numbers; smaller ones make tiny networks for tests.
+        variant: One of ``VARIANTS``.
     """
 
-    def __init__(self, layers: Sequence[int], num_classes: int, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(
+        self,
+        layers: Sequence[int],
+        num_classes: int,
+        channels: Sequence[int] = CHANNELS,
+        variant: str = "torchvision",
+    ) -> None:
         super().__init__()
+        if variant not in VARIANTS:
+            raise ConfigurationError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
         if len(layers) != 4 or min(layers) < 1:
             raise ConfigurationError(f"layers must be four numbers of at least 1, got {tuple(layers)}")
         if len(channels) != 4 or min(channels) < 1:
@@ -121,16 +207,18 @@ class ResNet(nn.Module):
             raise ConfigurationError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes = num_classes
         self.num_features = channels[3] * EXPANSION
+        self.variant = variant
+        v = VARIANTS[variant]
 
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
+        self.conv1 = v.conv(3, STEM_CHANNELS, kernel_size=7, stride=2)
+        self.bn1 = v.norm(STEM_CHANNELS)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = make_stage(STEM_CHANNELS, channels[0], layers[0], stride=1)
-        self.layer2 = make_stage(channels[0] * EXPANSION, channels[1], layers[1], stride=2)
-        self.layer3 = make_stage(channels[1] * EXPANSION, channels[2], layers[2], stride=2)
-        self.layer4 = make_stage(channels[2] * EXPANSION, channels[3], layers[3], stride=2)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=v.pool_padding)
+        self.layer1 = make_stage(STEM_CHANNELS, channels[0], layers[0], stride=1, variant=v)
+        self.layer2 = make_stage(channels[0] * EXPANSION, channels[1], layers[1], stride=2, variant=v)
+        self.layer3 = make_stage(channels[1] * EXPANSION, channels[2], layers[2], stride=2, variant=v)
+        self.layer4 = make_stage(channels[2] * EXPANSION, channels[3], layers[3], stride=2, variant=v)
+        self.avgpool = v.last_pool()
         self.fc = nn.Linear(self.num_features, num_classes)
         self.init_weights()
 
@@ -145,6 +233,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
@@ -165,7 +255,7 @@ class ResNet(nn.Module):
 
     def forward_stem(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 64, H / 4, W / 4), rounded up. H and W are at least 32 px."""
-        check_images(images)
+        check_images(images, self.variant)
         x = self.relu(self.bn1(self.conv1(images)))  # (N, 64, H / 2, W / 2)
         return self.maxpool(x)
 

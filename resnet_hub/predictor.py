@@ -6,6 +6,7 @@ from typing import NamedTuple, TypedDict
 
 import torch
 
+from resnet_hub import convert
 from resnet_hub.calibration import probabilities
 from resnet_hub.errors import ConfigurationError
 from resnet_hub.hub import ResNetForImageClassification
@@ -39,7 +40,8 @@ class Predictor:
     [{'label': '4', 'score': 0.97}, {'label': '5', 'score': 0.02}]
 
     Args:
-        model: A loaded model, a checkpoint folder or a Hub id.
+        model: A loaded model, a checkpoint folder or a Hub id, or anything else that
+            :func:`resnet_hub.convert.load` takes.
         device: Where to compute; default CUDA where there is one, else the CPU.
 
     Raises:
@@ -51,7 +53,7 @@ class Predictor:
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if not isinstance(model, ResNetForImageClassification):
-            model = ResNetForImageClassification.from_pretrained(model)
+            model = convert.load(model)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
 
     @property

@@ -7,8 +7,7 @@ import torch.fx
 from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from resnet_hub.errors import ConfigurationError
-from resnet_hub.modeling import MIN_IMAGE_SIZE
+from resnet_hub.modeling import VARIANTS, ResNet
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class ModelSummary:
     """All rows with totals; ``print()`` it for the table.
 
     ``num_parameters`` counts what ``model.parameters()`` counts. BatchNorm's running means and variances are state but
-    not parameters, so they stand apart in ``num_statistics`` (Keras adds them to its non-trainable parameters).
+    not parameters, so they stand apart in ``num_statistics``. Keras counts them among its non-trainable parameters;
+    the table's last line is Keras' count.
     """
 
     layers: tuple[LayerSummary, ...]
@@ -67,21 +67,22 @@ class ModelSummary:
                 f"Trainable: {self.num_trainable:,}",
                 f"Not trainable: {self.num_not_trainable:,}",
                 f"BatchNorm statistics (not parameters): {self.num_statistics:,}",
+                f"As Keras counts, with the statistics: {self.num_parameters + self.num_statistics:,}, trainable "
+                f"{self.num_trainable:,}, not trainable {self.num_not_trainable + self.num_statistics:,}",
             ]
         )
 
 
-def summarize(model: nn.Module, image_size: int) -> ModelSummary:
+def summarize(model: ResNet, image_size: int) -> ModelSummary:
     """Follow one (1, 3, ``image_size``, ``image_size``) image through ``model`` and list every layer that it passes.
 
     The connections come from a symbolic trace of the forward pass, so they are what the code does, not a description
     of it. Nothing of the model changes.
 
     Raises:
-        ConfigurationError: ``image_size`` is below 32 px.
+        ConfigurationError: the network does not take images of ``image_size``.
     """
-    if image_size < MIN_IMAGE_SIZE:  # the trace would bury the network's own error
-        raise ConfigurationError(f"image_size must be at least {MIN_IMAGE_SIZE} px, got {image_size}")
+    VARIANTS[model.variant].check_image_size(image_size)  # the trace would bury the network's own error
     graph = torch.fx.symbolic_trace(model)
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)

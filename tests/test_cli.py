@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from other_libraries import NAMES, keras_file
 from PIL import Image
 
 from resnet_hub import Predictor, cli, drawn_signs
@@ -135,6 +136,19 @@ def test_info_says_what_it_is_and_what_it_measured(hands_and_animals):
     assert "resnet50, " in text
     assert "accuracy 0.7500, macro-F1 0.7333 (4 images)" in text
     assert "temperature" in text
+
+
+def test_convert_makes_a_checkpoint_folder_of_what_others_have(tmp_path):
+    source, folder = keras_file(tmp_path / "ResNet50.h5", named=True).source, tmp_path / "runs" / "course"
+    done = run("convert", source, folder, "--label-names", *NAMES)
+    assert done.stdout == f"{folder}\n"
+    assert "pixels are taken from 0 to 1" in done.stderr
+    text = run("info", folder).stdout
+    assert "resnet50 as keras has it" in text
+    assert "ResNet50.h5 of Keras" in text
+    assert "3: nil, one, two" in text
+    done = run("convert", source, folder, code=2)
+    assert done.stderr == f"error: {folder} is there already: choose another folder\n"
 
 
 def test_summary_is_the_models_table(tiny_checkpoint):

@@ -9,9 +9,10 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from other_libraries import keras_file, timm_folder, transformers_folder
 from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here
 
-from resnet_hub import ResNetForImageClassification
+from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.engine import Predictions
 from train.evaluate import EvaluationConfig, main, with_labels_of
@@ -50,6 +51,23 @@ def test_checkpoints_are_rows_of_one_table(checkpoint, colors, tmp_path, capsys)
     trained, untrained = (cells(output, name) for name in names)
     assert float(trained[1]) > 0.9 > float(untrained[1])
     assert untrained[5] == f"{sum(p.numel() for p in worse.parameters()):,}"
+
+
+def test_networks_of_other_libraries_are_rows_of_the_same_table(checkpoint, colors, tmp_path, capsys):
+    names = dict(enumerate(NAMES))
+    theirs = [
+        timm_folder(tmp_path / "timm", label_names=NAMES).source,
+        transformers_folder(
+            tmp_path / "transformers", id2label=names, label2id={n: i for i, n in names.items()}
+        ).source,
+        tmp_path / "keras",
+    ]
+    convert.load(keras_file(tmp_path / "a.keras", named=True).source, label_names=NAMES).save_pretrained(theirs[2])
+    sources = (str(checkpoint), *map(str, theirs))
+    main(EvaluationConfig(sources, str(colors), dataloader_num_workers=0))
+    output = capsys.readouterr().out
+    assert all(0 <= float(cells(output, source)[1]) <= 1 for source in sources)
+    assert output.count("here it sees the whole image squashed") == 2  # under the table: of timm and of transformers
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

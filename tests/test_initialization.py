@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torchvision
+from other_libraries import BLOCKS, CHANNELS, NAMES, keras_file, logits, timm_folder, transformers_folder
 from safetensors.torch import save_file
 from training_runs import QUICK
 
-from resnet_hub import ResNetForImageClassification
+from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.errors import CheckpointError, ConfigurationError
 from train.initialization import load_initial_weights
 
@@ -69,3 +70,22 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_weights_that_are_not_there_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no none\.safetensors"):
         load_initial_weights(model_for("a", "b", seed=1), str(tmp_path / "none.safetensors"))
+
+
+@pytest.mark.parametrize("write", [timm_folder, transformers_folder])
+def test_timms_and_transformers_weights_come_with_their_classifier(tmp_path, write):
+    written = write(tmp_path)
+    model = ResNetForImageClassification(label_names=NAMES, image_size=64, layers=BLOCKS, channels=CHANNELS)
+    assert "with its classifier" in load_initial_weights(model, str(written.source))
+    assert torch.equal(logits(model.eval(), written.images), written.answers)
+
+
+def test_kerass_weights_go_into_its_own_network_alone(tmp_path):
+    source = str(keras_file(tmp_path / "a.h5", named=True).source)
+    sizes = {"layers": BLOCKS, "channels": CHANNELS}
+    with pytest.raises(ConfigurationError, match="choose --model_variant keras"):
+        load_initial_weights(ResNetForImageClassification(num_classes=3, **sizes), source)
+    model = ResNetForImageClassification(num_classes=3, variant="keras", **sizes)
+    said = load_initial_weights(model, source)
+    assert "a new classifier for 3 classes, for the source does not name its own" in said
+    assert torch.equal(model.conv1.bias, convert.read(source).conv1.bias)

@@ -55,6 +55,7 @@ def test_a_missing_recipe_is_named(tmp_path):
         ["--label_smoothing_factor", "1"],
         ["--warmup_ratio", "-0.1"],
         ["--image_size", "16"],
+        ["--model_variant", "keras", "--model_name", "resnet101"],
         ["--train_val_split", "0"],
         ["--learning_rate", "inf"],
         ["--momentum", "1"],

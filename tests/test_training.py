@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from huggingface_hub import ModelCard
+from other_libraries import keras_file
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -353,6 +354,16 @@ def test_frozen_stages_keep_their_weights_and_statistics(train_here, tmp_path):
     assert {"conv1", "bn1", "layer1", "layer2"} <= same
     for name in first:
         assert torch.equal(first[name], second[name]) == name.startswith(("conv1", "bn1", "layer1", "layer2")), name
+
+
+def test_the_keras_variant_trains_and_starts_from_kerass_weights(train_here, tmp_path):
+    source = keras_file(tmp_path / "course.h5", named=True, blocks=(1, 1, 1, 1), channels=(8, 8, 8, 8)).source
+    options = {"model_variant": "keras", "image_size": 40, "num_train_epochs": 4, "init_from": str(source)}
+    assert train_here(tmp_path / "run", **options) == 0
+    model = ResNetForImageClassification.from_pretrained(tmp_path / "run")
+    assert (model.variant, model.preprocessing.mean) == ("keras", (0, 0, 0))
+    assert record_of(tmp_path / "run")["results"][-1]["accuracy"] > 0.7  # its statistics take 100 steps to follow
+    assert record_of(tmp_path / "run")["recipe"]["init_from"] == "course.h5"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import tyro
 import yaml
 
 from resnet_hub.errors import ConfigurationError
+from resnet_hub.modeling import VARIANTS
 from train.optimization import OptimizerName, ScheduleName
 from train.selection import Monitor
 from train.states import find_states, read_values
@@ -50,6 +51,8 @@ class TrainingConfig:
     # -- model
     model_name: Literal["resnet50", "resnet101", "resnet152"] = "resnet50"
     """Architecture."""
+    model_variant: Literal["torchvision", "keras"] = "torchvision"
+    """keras: the network of a course, a resnet50 for 37 to 100 px as Keras has it; loads in this library alone."""
     image_size: int = 64
     """Side in px to which images are resized, at least 32."""
     layers: tuple[int, int, int, int] | None = None
@@ -58,7 +61,7 @@ class TrainingConfig:
     """Bottleneck channels per stage, where they differ from the architecture's."""
 
     init_from: str | None = None
-    """Start from these weights: a checkpoint folder, a Hub id (ours, timm's), a .safetensors file of torchvision's."""
+    """Start from these weights: anything that `resnet-hub convert` takes, of this library, torchvision, timm, ..."""
     freeze: Literal["none", "stem", "layer1", "layer2", "layer3", "layer4"] = "none"
     """Everything from the image up to this stage does not learn."""
     body_learning_rate_ratio: float = 1.0
@@ -196,6 +199,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not minimum <= value < math.inf:
                 raise ConfigurationError(f"--{name} must be at least {minimum}, got {value}")
+        if self.model_variant == "keras" and self.model_name != "resnet50":
+            raise ConfigurationError(f"--model_variant keras is a resnet50: leave out --model_name {self.model_name}")
+        VARIANTS[self.model_variant].check_image_size(self.image_size)
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"--{name} must be from 0 to 1, got {getattr(self, name)}")

@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 from accelerate import Accelerator
 
-from resnet_hub import ResNetForImageClassification
+from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset, public_name
@@ -40,7 +40,7 @@ class EvaluationConfig:
     """Measure checkpoints on one split of a dataset: accuracy, macro-F1, cross-entropy, calibration, speed."""
 
     checkpoints: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Checkpoint folders or Hub ids."""
+    """Checkpoint folders, Hub ids (timm's and transformers' too), and what else `resnet-hub convert` takes."""
     dataset_name: str
     """As for train.py: signs, cifar10, drawn-signs, a dataset folder or a Hub id."""
     split: Literal["train", "validation", "test"] = "test"
@@ -79,14 +79,15 @@ def main(config: EvaluationConfig) -> None:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     rows = load_split(config, accelerator)
-    table, predicted, matrices = [], [], {}
+    table, predicted, matrices, notes = [], [], {}, []
     for name in config.checkpoints:
         with accelerator.main_process_first():  # the others then find the download in the cache
-            model = ResNetForImageClassification.from_pretrained(name, map_location=accelerator.device)
+            model = convert.read(name).to(accelerator.device)
         labelled = with_labels_of(rows, model, name)
         start = time.perf_counter()
         predictions = predict(accelerator, model, labelled, config)
         seconds = time.perf_counter() - start
+        notes += [f"{name}: {note}." for note in (model.origin.notes if model.origin else ())]
         table.append(table_row(name, model, predictions, seconds))
         predicted.append(prediction_rows(name, model, predictions))
         result = Result(
@@ -95,6 +96,8 @@ def main(config: EvaluationConfig) -> None:
         matrices[name] = (result, model.label_names)
     if accelerator.is_main_process:
         print(f"{config.dataset_name}, {config.split}: {len(rows):,} images\n\n{as_table(table)}")
+        if notes:
+            print("\n" + "\n".join(notes))
         if config.predictions is not None:
             write_predictions(datasets.concatenate_datasets(predicted), config.predictions)
             print(f"\nwrote {config.predictions}")
@@ -123,9 +126,13 @@ def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, 
     """``rows`` with labels numbered as ``model`` does. Raises ``DatasetError`` where the classes differ."""
     names = rows.features["label"].names
     if sorted(names) != sorted(model.label_names):
+        is_nameless = model.origin is not None and not model.origin.has_label_names
+        advice = "measure it on a dataset with its classes"
+        if is_nameless:
+            advice = "name them with `resnet-hub convert --label-names`"
         raise DatasetError(
             f"{name} knows the classes {', '.join(model.label_names[:10])}; the dataset has {', '.join(names[:10])}: "
-            "measure it on a dataset with its classes"
+            f"{advice}"
         )
     return rows.align_labels_with_mapping({label: i for i, label in enumerate(model.label_names)}, "label")
 

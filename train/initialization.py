@@ -1,11 +1,8 @@
 """Weights to start from, where a run does not start from random ones."""
 
-from pathlib import Path
-
 from torch import Tensor
 
-from resnet_hub import ResNetForImageClassification
-from resnet_hub.checkpoint import CONFIG_NAME, WEIGHTS_NAME, locate_checkpoint, read_json, read_weights
+from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.errors import ConfigurationError
 
 CLASSIFIER = ("fc.weight", "fc.bias")
@@ -14,31 +11,34 @@ CLASSIFIER = ("fc.weight", "fc.bias")
 def load_initial_weights(model: ResNetForImageClassification, source: str) -> str:
     """Replace the weights of ``model`` by those of ``source``.
 
-    The classifier comes along where the label names are the same, else it stays the fresh one.
+    The classifier comes along where the source says what its classes are called and they are the same, else it stays
+    the fresh one.
 
     Args:
         model: With the architecture of the weights, and the classes to be trained.
-        source: A checkpoint folder, a Hub id (ours or timm's), or a ``.safetensors`` file with torchvision's names.
+        source: What :func:`resnet_hub.convert.load` takes.
 
     Returns:
         What became of the classifier, to be told.
 
     Raises:
-        CheckpointError: not found, or damaged.
+        CheckpointError: not found, damaged, or no ResNet of this kind.
         ConfigurationError: weights of another network.
     """
-    if source.endswith(".safetensors"):
-        file, label_names = Path(source), None
-    else:
-        folder = locate_checkpoint(source)
-        file, label_names = folder / WEIGHTS_NAME, read_json(folder, CONFIG_NAME).get("label_names")
-    weights = read_weights(file)
-    if label_names == model.label_names:
+    other = convert.read(source)
+    if other.variant != model.variant:
+        raise ConfigurationError(
+            f"the weights of {source} are another network's: choose --model_variant {other.variant}, or other weights"
+        )
+    weights = other.state_dict()
+    has_label_names = other.origin is None or other.origin.has_label_names
+    if has_label_names and other.label_names == model.label_names:
         classifier = "its classifier: the classes are the same"
     else:
         for name in CLASSIFIER:
             weights[name] = model.state_dict()[name]
-        classifier = f"a new classifier for {model.num_classes} classes"
+        why = "" if has_label_names else ", for the source does not name its own"
+        classifier = f"a new classifier for {model.num_classes} classes{why}"
     _check_same_network(model.state_dict(), weights, source)
     model.load_state_dict(weights)
     return f"initial weights from {source}, with {classifier}"

@@ -306,6 +306,7 @@ def make_model(
         config.model_name,
         label_names=label_names,
         image_size=config.image_size,
+        variant=config.model_variant,
         **{name: value for name, value in sizes.items() if value is not None},
     )
     if config.init_from is not None:
