@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from other_libraries import BLOCKS, CHANNELS, course_network, keras_file, logits
+from other_libraries import BLOCKS, CHANNELS, course_network, keras_file, logits, scores, some_images
 
 from resnet_hub import CheckpointError, ConfigurationError, ResNetForImageClassification, convert
 from resnet_hub.modeling import LAYERS
@@ -26,6 +26,18 @@ def test_the_courses_network_has_its_parameters_and_its_scores(tmp_path):
     model = convert.load(source)
     assert (logits(model, images).softmax(dim=1) - expected).abs().max() < 1e-5
     assert (model.architecture, model.layers) == ("resnet50", (3, 4, 6, 3))
+
+
+def test_what_a_notebook_saves_after_training_has_the_optimizer_in_it(tmp_path):
+    network, images = course_network(named=False), some_images()
+    network.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
+    network.fit(images.permute(0, 2, 3, 1).numpy(), np.eye(3)[[0, 1, 2, 0]], verbose=0)
+    network.save(tmp_path / "a.keras")
+    network.save(tmp_path / "a.h5")
+    network.save_weights(tmp_path / "a.weights.h5")
+    for file in sorted(tmp_path.iterdir()):
+        found = logits(convert.load(file), images).softmax(dim=1)
+        assert (found - scores(network, images)).abs().max() < 1e-5
 
 
 def test_its_summary_counts_as_keras_does():
