@@ -1,11 +1,13 @@
 """From images to labels with scores, in the format of transformers' image-classification pipeline."""
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from resnet_hub.backends import Backend, Precision, make_engine
@@ -56,6 +58,7 @@ class Predictor:
     Attributes:
         model: On ``device``.
         engine: What computes the logits; ``engine.name`` and ``engine.precision`` say how.
+        readers: Threads that decode images.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -77,7 +80,8 @@ class Predictor:
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
         self.engine = make_engine(self.model, backend, precision, self.device, threads)
         self._logits = SharedBatches(self.engine)
-        self._readers = ThreadPoolExecutor(threads or count_cores(), "reader")
+        self.readers = ThreadPoolExecutor(threads or count_cores(), "reader")
+        self._room_to_read = threading.BoundedSemaphore(threads or count_cores())
 
     @property
     def label_names(self) -> list[str]:
@@ -108,6 +112,18 @@ class Predictor:
         batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
         return [answer for batch in batches for answer in self._answer_batch(batch, top_k)]
 
+    def load(self, image: ImageSource) -> Image.Image:
+        """``image`` as the network sees it: decoded, RGB, ``image_size`` x ``image_size``.
+
+        However many threads ask, only so many as the predictor has decode at a time: pictures of many megapixels take
+        as many megabytes, until they are small.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        with self._room_to_read:
+            return self.model.preprocessing.load(image)
+
     @torch.inference_mode()
     def _answer_batch(self, images: Sequence[ImageSource], top_k: int) -> list[Answer]:
         logits = self._logits(self._pixels(images))
@@ -120,7 +136,6 @@ class Predictor:
         ]
 
     def _pixels(self, images: Sequence[ImageSource]) -> Tensor:
-        """Several at a time, each as small as the network takes it before the next is read."""
-        preprocessing = self.model.preprocessing
-        load = self._readers.map if len(images) > 1 else map
-        return preprocessing(list(load(preprocessing.load, images)))
+        """Normalised, (N, 3, image_size, image_size)."""
+        load = self.readers.map if len(images) > 1 else map
+        return self.model.preprocessing(list(load(self.load, images)))

@@ -3,7 +3,7 @@
 import html
 import secrets
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from resnet_hub.demo import answers
 from resnet_hub.demo.archives import read_images
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.pictures import model_choice
-from resnet_hub.demo.queueing import ONE_AT_A_TIME
+from resnet_hub.demo.queueing import BULK
 from resnet_hub.demo.uploads import upload_path
 from resnet_hub.errors import ImageError, ResNetHubError
-from resnet_hub.images import open_image
+from resnet_hub.images import DRAFT_MARGIN, open_image
 from resnet_hub.predictor import Answer, Predictor
 
 INVITATION = "Add pictures, or a zip of pictures, and press the button."
@@ -97,7 +97,7 @@ def page(library: ModelLibrary) -> None:
         preprocess=False,
         show_progress_on=status,
         api_visibility="private",
-        **ONE_AT_A_TIME,
+        **BULK,
     )
 
 
@@ -105,19 +105,21 @@ def classify_files(predictor: Predictor, files: list[Path]) -> Iterator[Row]:
     """A row for each picture, in order; a broken one has its error."""
     contents = read_images(files)
     while batch := list(islice(contents, BATCH_SIZE)):
-        opened = [(name, _open(content)) for name, content in batch]
-        images = [image for _, image in opened if isinstance(image, Image.Image)]
+        names, contents_of_batch = zip(*batch, strict=True)
+        min_side = DRAFT_MARGIN * max(predictor.model.image_size, THUMBNAIL)
+        opened = list(predictor.readers.map(_open, contents_of_batch, repeat(min_side)))
+        images = [image for image in opened if isinstance(image, Image.Image)]
         found = iter(predictor.answer(images, top_k=2, batch_size=BATCH_SIZE))
-        for name, image in opened:
+        for name, image in zip(names, opened, strict=True):
             if isinstance(image, ImageError):
                 yield Row(name, "", None, answers.sentence(image))
             else:
                 yield Row(name, _thumbnail(image, name), next(found), "")
 
 
-def _open(content: bytes | ImageError) -> Image.Image | ImageError:
+def _open(content: bytes | ImageError, min_side: int) -> Image.Image | ImageError:
     try:
-        return content if isinstance(content, ImageError) else open_image(content)
+        return content if isinstance(content, ImageError) else open_image(content, min_side)
     except ImageError as error:
         return error
 
