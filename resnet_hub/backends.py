@@ -45,7 +45,7 @@ class TorchEngine:
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         self._network = fold_batch_norm(model).to(device, self._dtype, memory_format=torch.channels_last)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(self._device, self._dtype, memory_format=torch.channels_last, non_blocking=True)
         return self._network(pixels).float().cpu()

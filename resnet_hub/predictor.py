@@ -126,7 +126,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _answer_batch(self, images: Sequence[ImageSource], top_k: int) -> list[Answer]:
-        logits = self._logits(self._pixels(images))
+        logits = self._logits(self.pixels(images))
         calibration = self.model.calibration
         is_unfamiliar = calibration.is_unfamiliar(logits).tolist() if calibration else [None] * len(images)
         scores, classes = probabilities(logits, calibration).topk(min(top_k, self.model.num_classes), dim=1)
@@ -135,7 +135,7 @@ class Predictor:
             for *row, unfamiliar in zip(scores.tolist(), classes.tolist(), is_unfamiliar, strict=True)
         ]
 
-    def _pixels(self, images: Sequence[ImageSource]) -> Tensor:
+    def pixels(self, images: Sequence[ImageSource]) -> Tensor:
         """Normalised, (N, 3, image_size, image_size)."""
         load = self.readers.map if len(images) > 1 else map
         return self.model.preprocessing(list(load(self.load, images)))
