@@ -10,6 +10,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Read when PyTorch is imported, hence before. Threads that wait for their fellows sleep: on cores that are busy with
+# something else, too, those that spin instead take the time of the very thread that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from resnet_hub.errors import ConfigurationError, ResNetHubError
 
 if TYPE_CHECKING:

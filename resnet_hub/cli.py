@@ -1,4 +1,4 @@
-"""``resnet-hub``: predict, look at checkpoints, convert and publish them from a shell.
+"""``resnet-hub``: predict, look at checkpoints, convert, export and publish them from a shell.
 
 Results go to stdout, everything else to stderr. Exit codes: 0 all went well, 1 some images could not be read, 2 nothing
 was done and one line says why, 130 after Ctrl-C.
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TextIO
 from urllib.request import Request, urlopen
@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from resnet_hub.command import run_command
 from resnet_hub.errors import ConfigurationError, ImageError
-from resnet_hub.images import open_image
 
 Format = Literal["text", "jsonl", "csv"]
 ModelName = Annotated[str, tyro.conf.arg(aliases=["-m"])]
@@ -36,7 +35,14 @@ BATCH_SIZE = 32
 
 def main() -> None:
     """The command line, to its end."""
-    commands = {"predict": predict, "info": info, "summary": summary, "convert": convert, "push": push}
+    commands = {
+        "predict": predict,
+        "info": info,
+        "summary": summary,
+        "convert": convert,
+        "export": export,
+        "push": push,
+    }
     run_command(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog="resnet-hub", description=__doc__))
 
 
@@ -117,7 +123,7 @@ def _answers(predictor: Any, sources: Sequence[str], top_k: int) -> Iterator[Row
     """In order, a batch at a time; an image that cannot be read has its error."""
     remaining = iter(sources)
     while batch := list(islice(remaining, BATCH_SIZE)):
-        opened = [_open(source) for source in batch]
+        opened = list(predictor.readers.map(_load, repeat(predictor), batch))
         found = iter(predictor.answer([image for image in opened if not isinstance(image, str)], top_k, BATCH_SIZE))
         for source, image in zip(batch, opened, strict=True):
             if isinstance(image, str):
@@ -127,17 +133,17 @@ def _answers(predictor: Any, sources: Sequence[str], top_k: int) -> Iterator[Row
                 yield Row(source, list(answer.predictions), answer.is_unfamiliar, None)
 
 
-def _open(source: str) -> Any:
-    """The image, or why it cannot be read."""
+def _load(predictor: Any, source: str) -> Any:
+    """The image as the network sees it, or why it cannot be read."""
     try:
         if not source.startswith(("http://", "https://")):
-            return open_image(Path(source))
+            return predictor.load(Path(source))
         request = Request(source, headers={"User-Agent": "resnet-hub"})
         with urlopen(request, timeout=URL_SECONDS) as response:
             content = response.read(MAX_URL_BYTES + 1)
         if len(content) > MAX_URL_BYTES:
             return f"more than {MAX_URL_BYTES // 2**20} MB"
-        return open_image(content)
+        return predictor.load(content)
     except ImageError as error:
         return str(error).removeprefix(f"{source}: ")
     except (OSError, ValueError) as error:  # of the network, or an address that is none
@@ -285,6 +291,24 @@ def convert(
     network = load(source, label_names=label_names, new_head=new_head)
     network.save_pretrained(folder)
     print(folder)
+
+
+def export(
+    model: Annotated[str, tyro.conf.Positional] = str(SHIPPED),
+    format: Literal["onnx", "openvino"] = "onnx",
+    output: Path | None = None,
+) -> None:
+    """Write a checkpoint as ONNX or OpenVINO IR, for programs without PyTorch.
+
+    Args:
+        model: As of predict.
+        format: onnx: one .onnx file. openvino: an .xml file and its weights, .bin.
+        output: The .onnx or .xml file; default: model.onnx or model.xml here.
+    """
+    from resnet_hub.convert import read
+    from resnet_hub.export import export_checkpoint
+
+    print(export_checkpoint(read(_checked_model(model)), format, output))
 
 
 def push(

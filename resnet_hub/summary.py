@@ -7,6 +7,7 @@ import torch.fx
 from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 
+from resnet_hub.graph import graph_of
 from resnet_hub.modeling import VARIANTS, ResNet
 
 
@@ -76,14 +77,13 @@ class ModelSummary:
 def summarize(model: ResNet, image_size: int) -> ModelSummary:
     """Follow one (1, 3, ``image_size``, ``image_size``) image through ``model`` and list every layer that it passes.
 
-    The connections come from a symbolic trace of the forward pass, so they are what the code does, not a description
-    of it. Nothing of the model changes.
+    Nothing of the model changes.
 
     Raises:
         ConfigurationError: the network does not take images of ``image_size``.
     """
-    VARIANTS[model.variant].check_image_size(image_size)  # the trace would bury the network's own error
-    graph = torch.fx.symbolic_trace(model)
+    VARIANTS[model.variant].check_image_size(image_size)  # the graph has no word for that
+    graph = graph_of(model)
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, dtype=parameter.dtype, device=parameter.device)
     was_training = model.training
@@ -118,7 +118,7 @@ def summarize(model: ResNet, image_size: int) -> ModelSummary:
 
 
 def _node_name(node: torch.fx.Node) -> str:
-    """Modules keep their name in the model (a ReLU used three times gets a number); operations get the trace's name."""
+    """Modules keep their name in the model (a ReLU used three times gets a number); operations get the graph's name."""
     if node.op != "call_module":
         return node.name
     position = [n for n in node.graph.nodes if n.op == "call_module" and n.target == node.target].index(node)

@@ -25,6 +25,14 @@ from resnet_hub.checkpoint import PICTURE_NAMES, TrainingRecord
 TINY = {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled networks of the tests stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNET_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def tiny_model() -> ResNetForSigns:
     torch.manual_seed(0)

@@ -1,6 +1,10 @@
 """The benchmarks run, on next to nothing; their figures are for whoever runs them in earnest."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +12,8 @@ from accelerate.state import AcceleratorState
 
 from benchmarks import machine, scaling, training
 from resnet_hub.data import load_image_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +55,22 @@ def test_noise_is_a_dataset_to_train_on(tmp_path):
     splits = load_image_dataset(str(tmp_path / "noise"))
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 64, "validation": 100, "test": 100}
     assert len({image.tobytes() for rows in splits.values() for image in rows["image"]}) == 264
+
+
+def test_inference_measures_ours_beside_its_peers(tiny_checkpoint, tmp_path):
+    for package in ("onnx", "onnxruntime", "openvino", "timm", "transformers"):
+        pytest.importorskip(package)
+    file = tmp_path / "speed.json"
+    command = [sys.executable, ROOT / "benchmarks" / "inference.py", "--quick", "--json-file", file]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--model", tiny_checkpoint], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| 1 x 4000 x 3000 JPEG |" in done.stdout
+    found = json.loads(file.read_text())
+    assert found["versions"]["openvino"]
+    assert found["limits in GFLOP/s"]["fp32"] > 0
+    [row, *_] = found["tables"]["Network, 64 px, ms a batch"]
+    assert {"resnet_hub", "torchvision", "ONNX Runtime"} <= row["ms"].keys()
+    assert all(times["median"] > 0 for times in row["ms"].values())

@@ -86,11 +86,12 @@ def test_an_address_is_fetched(hands, tiny_checkpoint):
 def test_thousands_of_images_stream(tiny_checkpoint, tmp_path, monkeypatch):
     """Answers are written while later images are still unread."""
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
-    opened = []
-    monkeypatch.setattr(cli, "open_image", lambda source: opened.append(source) or Image.new("RGB", (64, 64)))
-    answers = cli._answers(Predictor(tiny_checkpoint), [str(tmp_path / "x.png")] * 1000, 1)
+    read = []
+    predictor = Predictor(tiny_checkpoint)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or path.open("rb").read())
+    answers = cli._answers(predictor, [str(tmp_path / "x.png")] * 1000, 1)
     next(answers)
-    assert len(opened) == cli.BATCH_SIZE
+    assert len(read) == cli.BATCH_SIZE
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(hands, tiny_checkpoint):

@@ -22,6 +22,7 @@ import tyro
 from accelerate import Accelerator
 
 from resnet_hub import ResNetForImageClassification, convert
+from resnet_hub.backends import make_engine
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset, public_name
@@ -57,6 +58,8 @@ class EvaluationConfig:
     """Images per step and process."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "no"
     """no: fp32, as the weights are loaded. auto: bf16 where this machine computes it fast."""
+    backend: Literal["torch", "openvino"] = "torch"
+    """torch: the network as it is, exact. openvino: as the page computes on CPUs; --mixed_precision does not apply."""
     dataloader_num_workers: int = 1
     """Processes that read images beside each evaluating process; 0 for none."""
     predictions: Path | None = None
@@ -144,6 +147,8 @@ def predict(
         len(rows), config.per_device_eval_batch_size, accelerator.process_index, accelerator.num_processes
     )
     loader = make_loader(rows, batches, Collate(model.preprocessing), num_workers=config.dataloader_num_workers)
+    if config.backend != "torch":
+        model.forward = make_engine(model, config.backend, device=accelerator.device)
     with accelerator.autocast():
         return evaluate(accelerator, model, loader, description="evaluation")
 

@@ -3,13 +3,15 @@
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from resnet_hub.demo import answers
 from resnet_hub.demo.models import ModelLibrary
-from resnet_hub.demo.queueing import LIGHT, ONE_AT_A_TIME
-from resnet_hub.demo.uploads import open_upload
+from resnet_hub.demo.queueing import BULK, LIGHT, ONE_AT_A_TIME, TOGETHER
+from resnet_hub.demo.uploads import read_upload
 from resnet_hub.errors import ImageError, ResNetHubError
 from resnet_hub.explain import STAGES, default_stage, grad_cam, overlay
+from resnet_hub.images import open_image
 from resnet_hub.predictor import Predictor
 
 #: Pictures in one call of ``/classify_batch``.
@@ -25,22 +27,29 @@ def endpoints(library: ModelLibrary) -> None:
     def classify(image: dict[str, Any] | None, model: str | None = None) -> dict[str, float]:
         """The probability of each class, best first, of an image file."""
         predictor = checked(model)
-        picture = _told(_open, image)
-        return answers.as_probabilities(predictor(picture, top_k=len(predictor.label_names)))
+        [answer] = _told(predictor.answer, [_told(_read, image)], len(predictor.label_names))
+        return answers.as_probabilities(answer.predictions)
 
     def classify_batch(files: list[dict[str, Any]] | None, model: str | None = None) -> list[dict[str, Any]]:
         """The best classes of several image files, in their order; in place of a broken one its error."""
         if not files or len(files) > MAX_BATCH:
             raise gr.Error(f"Send 1 to {MAX_BATCH} files.", print_exception=False)
         predictor = checked(model)
-        rows: list[dict[str, Any]] = []
-        for file in files:
+
+        def load(file: dict[str, Any]) -> Any:
             try:
-                [answer] = predictor.answer([_open(file)])
-                rows.append({"predictions": answer.predictions, "is_unfamiliar": answer.is_unfamiliar})
+                return predictor.load(_read(file))
             except ImageError as error:
-                rows.append({"error": str(error)})
-        return rows
+                return error
+
+        loaded = list(predictor.readers.map(load, files))
+        found = iter(predictor.answer([image for image in loaded if not isinstance(image, ImageError)]))
+        return [
+            {"error": str(image)}
+            if isinstance(image, ImageError)
+            else {"predictions": (answer := next(found)).predictions, "is_unfamiliar": answer.is_unfamiliar}
+            for image in loaded
+        ]
 
     def explain(
         image: dict[str, Any] | None, label: str | None = None, stage: str | None = None, model: str | None = None
@@ -69,17 +78,21 @@ def endpoints(library: ModelLibrary) -> None:
     label, stage = gr.Textbox("", visible=False, label="label"), gr.Textbox("", visible=False, label=", ".join(STAGES))
     probabilities, heatmap = gr.Label(visible=False), gr.Image(visible=False, format="png")
     rows = gr.JSON(visible=False)
-    raw = {"preprocess": False, **ONE_AT_A_TIME}
-    gr.on([], classify, [image, model], probabilities, api_name="classify", **raw)
-    gr.on([], classify_batch, [files, model], rows, api_name="classify_batch", **raw)
-    gr.on([], explain, [image, label, stage, model], heatmap, api_name="explain", **raw)
+    raw = {"preprocess": False}
+    gr.on([], classify, [image, model], probabilities, api_name="classify", **raw, **TOGETHER)
+    gr.on([], classify_batch, [files, model], rows, api_name="classify_batch", **raw, **BULK)
+    gr.on([], explain, [image, label, stage, model], heatmap, api_name="explain", **raw, **ONE_AT_A_TIME)
     gr.on([], models, None, rows, api_name="models", **LIGHT)
 
 
-def _open(upload: dict[str, Any] | None) -> Any:
+def _read(upload: dict[str, Any] | None) -> bytes:
     if upload is None:
         raise ImageError("there is no picture in the request: send a file")
-    return open_upload(upload)
+    return read_upload(upload)
+
+
+def _open(upload: dict[str, Any] | None) -> Image.Image:
+    return open_image(_read(upload))
 
 
 def _told(function: Any, *arguments: Any) -> Any:

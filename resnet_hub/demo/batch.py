@@ -4,7 +4,7 @@ import html
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,10 @@ from resnet_hub.demo import answers
 from resnet_hub.demo.archives import read_images
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.pictures import model_choice
-from resnet_hub.demo.queueing import ONE_AT_A_TIME
+from resnet_hub.demo.queueing import BULK
 from resnet_hub.demo.uploads import upload_path
 from resnet_hub.errors import ImageError, ResNetHubError
-from resnet_hub.images import open_image
+from resnet_hub.images import DRAFT_MARGIN, open_image
 from resnet_hub.predictor import Answer, Predictor
 
 INVITATION = "Add pictures, or a zip of pictures, and press the button."
@@ -100,7 +100,7 @@ def page(library: ModelLibrary) -> None:
         preprocess=False,
         show_progress_on=status,
         api_visibility="private",
-        **ONE_AT_A_TIME,
+        **BULK,
     )
 
 
@@ -114,19 +114,21 @@ def classify_files(predictor: Predictor, files: list[Path]) -> Iterator[Row]:
             late = f"The {MAX_SECONDS / 60:g} minutes for a batch are over: send this picture and those after it again."
             yield Row(name, "", None, late)
             return
-        opened = [(name, _open(content)) for name, content in batch]
-        images = [image for _, image in opened if isinstance(image, Image.Image)]
+        names, contents_of_batch = zip(*batch, strict=True)
+        min_side = DRAFT_MARGIN * max(predictor.model.image_size, THUMBNAIL)
+        opened = list(predictor.readers.map(_open, contents_of_batch, repeat(min_side)))
+        images = [image for image in opened if isinstance(image, Image.Image)]
         found = iter(predictor.answer(images, top_k=2, batch_size=BATCH_SIZE))
-        for name, image in opened:
+        for name, image in zip(names, opened, strict=True):
             if isinstance(image, ImageError):
                 yield Row(name, "", None, answers.sentence(image))
             else:
                 yield Row(name, _thumbnail(image, name), next(found), "")
 
 
-def _open(content: bytes | ImageError) -> Image.Image | ImageError:
+def _open(content: bytes | ImageError, min_side: int) -> Image.Image | ImageError:
     try:
-        return content if isinstance(content, ImageError) else open_image(content)
+        return content if isinstance(content, ImageError) else open_image(content, min_side)
     except ImageError as error:
         return error
 

@@ -13,9 +13,9 @@ from resnet_hub.demo.feedback import FeedbackStore
 from resnet_hub.demo.fetch import fetch_image
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.pictures import look_inside, model_choice, picture_input
-from resnet_hub.demo.queueing import LIGHT, LIVE, ONE_AT_A_TIME
+from resnet_hub.demo.queueing import LIGHT, LIVE, ONE_AT_A_TIME, TOGETHER
 from resnet_hub.demo.samples import MAX_PER_CLASS, SampleLibrary
-from resnet_hub.demo.uploads import keep_upload, open_upload
+from resnet_hub.demo.uploads import keep_upload, open_upload, read_upload
 from resnet_hub.errors import ImageError, ResNetHubError
 from resnet_hub.explain import STAGES, default_stage
 from resnet_hub.hub import ResNetForImageClassification
@@ -143,7 +143,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         show_progress="minimal",
         show_progress_on=label,
         **private,
-        **ONE_AT_A_TIME,
+        **TOGETHER,
     )
     gr.on(
         [address.submit, fetch.click],
@@ -167,9 +167,7 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
     switched = model.input(
         choose, [model, chosen], [model, chosen, intro, of_class, stage], show_progress_on=intro, **private, **LIGHT
     )
-    switched.then(
-        answer, [image, chosen], [image, label, verdict, inside], preprocess=False, **private, **ONE_AT_A_TIME
-    )
+    switched.then(answer, [image, chosen], [image, label, verdict, inside], preprocess=False, **private, **TOGETHER)
     gr.on(
         [inside.expand, of_class.input, stage.input],
         look,
@@ -195,7 +193,7 @@ def answer_to(library: ModelLibrary, upload: dict[str, Any], name: str) -> tuple
     """The probabilities and what they mean. Raises ``ImageError``."""
     predictor = library.get(name)
     start = time.perf_counter()
-    [answer] = predictor.answer([open_upload(upload)], top_k=len(predictor.label_names))
+    [answer] = predictor.answer([read_upload(upload)], top_k=len(predictor.label_names))
     return answers.as_probabilities(answer.predictions), answers.verdict(answer, time.perf_counter() - start)
 
 
@@ -299,7 +297,7 @@ def _feedback(library: ModelLibrary, store: FeedbackStore, image: gr.Image, chos
         with gr.Row():
             label = gr.Dropdown(first.label_names, value=None, label="It is", elem_id="correction")
             button = gr.Button("Send the picture and this answer", elem_id="send-correction")
-    button.click(send, [image, chosen, label], label, preprocess=False, api_visibility="private", **ONE_AT_A_TIME)
+    button.click(send, [image, chosen, label], label, preprocess=False, api_visibility="private", **TOGETHER)
     chosen.change(
         lambda name: gr.Dropdown(library.get(name).label_names, value=None),
         chosen,

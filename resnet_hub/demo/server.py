@@ -33,8 +33,9 @@ MAX_UPLOAD_BYTES = 12 * MAX_UPLOAD_MB * 2**20
 UPLOAD_PATH = "/gradio_api/upload"
 #: Of Gradio, and of no use here: the first resizes to any size that is asked for, the second shows who asked what.
 CLOSED = ("/pwa_icon", "/monitoring", "/gradio_api/monitoring")
-#: Requests to ``/predict`` that may wait; more are told to come back.
-MAX_WAITING = 32
+#: Requests to ``/predict`` that are answered together, and those that may wait for it; more are told to come back.
+TOGETHER = 16
+MAX_WAITING = 64
 
 #: What the page may load, and from where: from this server alone. Gradio's own code needs the unsafe ones; the frames
 #: are those of Hugging Face Spaces.
@@ -218,7 +219,7 @@ def _health(library: ModelLibrary) -> Any:
 
 def _predict(library: ModelLibrary) -> Any:
     """``POST /predict?top_k=5&model=NAME`` with an image as the body, or as the field ``file`` of a form."""
-    one_at_a_time = anyio.Semaphore(1)
+    together = anyio.Semaphore(TOGETHER)
     waiting = 0
 
     async def predict(request: Request) -> JSONResponse:
@@ -231,7 +232,7 @@ def _predict(library: ModelLibrary) -> Any:
             if not top_k.isdecimal() or not 1 <= int(top_k) <= 1000:
                 return JSONResponse({"error": "top_k must be a number from 1 to 1000"}, 400)
             content = await _image_of(request)
-            async with one_at_a_time:
+            async with together:
                 answer = await anyio.to_thread.run_sync(
                     _answer, library, request.query_params.get("model"), content, int(top_k)
                 )

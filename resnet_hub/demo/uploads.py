@@ -28,7 +28,7 @@ def open_upload(upload: dict[str, Any]) -> Image.Image:
     Raises:
         ImageError: it cannot be decoded. The message holds no path, so that it can be shown to anyone.
     """
-    return open_image(_read_upload(upload))
+    return open_image(read_upload(upload))
 
 
 def keep_upload(content: bytes) -> str:
@@ -48,7 +48,8 @@ def upload_path(upload: dict[str, Any]) -> Path:
     return file
 
 
-def _read_upload(upload: dict[str, Any]) -> bytes:
+def read_upload(upload: dict[str, Any]) -> bytes:
+    """What was sent. Raises ``ImageError``, as :func:`open_upload` does, where that is nothing or too much."""
     if upload.get("path"):
         return upload_path(upload).read_bytes()
     # Clients may send the bytes inline instead, which Gradio's own limit on uploads does not see.

@@ -1,0 +1,305 @@
+"""Predicting beside what people use: torchvision, timm, ONNX Runtime and transformers' pipeline, in one run.
+
+    python benchmarks/inference.py                        # batches at 64 and 224 px, files to labels, start-up
+    python benchmarks/inference.py --quick                # a look at whether it runs; its figures mean little
+    python benchmarks/inference.py --json-file speed.json
+
+All have the weights of one checkpoint, and all take turns, so that what else the machine does meets all of them. A
+figure is the median over the rounds, with the lowest and highest in parentheses. All compute on the CPU as they do by
+default: the peers in fp32, with as many threads as they choose.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# The script runs from a checkout, from any directory, without being installed.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+import numpy as np
+import onnxruntime
+import timm
+import torch
+import torchvision
+import transformers
+import tyro
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from resnet_hub import Predictor, ResNetForImageClassification, drawn_signs
+from resnet_hub.backends import make_engine
+from resnet_hub.calibration import probabilities
+from resnet_hub.explain import grad_cam
+from resnet_hub.export import export_checkpoint
+from resnet_hub.hardware import count_cores
+
+PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino", "numpy", "pillow")
+OURS, EAGER, PIPELINE, READING = "resnet_hub", "torchvision", "transformers.pipeline", "of which reading"
+#: Side of the matrices whose product is the machine's limit.
+MATRIX_SIDE = 2048
+#: Seconds that one figure of one round takes at least, where a call takes less.
+ROUND_SECONDS = 0.3
+#: Files: what they are called in the table, width, height, format.
+FILES = [
+    ("64 px PNG", 64, 64, "PNG"),
+    ("640 x 480 JPEG", 640, 480, "JPEG"),
+    ("4000 x 3000 JPEG", 4000, 3000, "JPEG"),
+]
+START = """
+import sys; sys.path.insert(0, {root!r})
+from resnet_hub import Predictor
+print(Predictor({model!r})({image!r}, top_k=1))
+"""
+
+
+class Times(NamedTuple):
+    """Milliseconds of one call."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+class Row(NamedTuple):
+    """What was done by whom in which time. ``share`` is of the measured limit in our precision, 0..1."""
+
+    task: str
+    times: dict[str, Times]
+    share: float | None = None
+
+
+def main(
+    model: Path = ROOT / "models" / "signs-resnet50",
+    rounds: int = 7,
+    quick: bool = False,
+    json_file: Path | None = None,
+) -> None:
+    """Measure.
+
+    Args:
+        model: Checkpoint folder.
+        rounds: How often each takes its turn, at least 5 for figures to show.
+        quick: Two rounds, few batches, no start-up.
+        json_file: Write figures, versions and hardware there too.
+    """
+    rounds = 2 if quick else rounds
+    sizes, batches = ((64,), (1, 8)) if quick else ((64, 224), (1, 8, 32, 128))
+    limits = {"fp32": matrix_product(torch.float32, rounds), "bf16": matrix_product(torch.bfloat16, rounds)}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        tables = {}
+        for side in sizes:
+            checks, rows = networks(model, side, batches, rounds, limits, folder)
+            tables[f"Network, {side} px, ms a batch"] = rows
+            print("\n".join(checks))
+        tables["From file to label, ms"] = files(model, rounds, folder)
+        tables["Grad-CAM, ms"] = [heatmap(model, rounds)]
+        if not quick:
+            tables["From starting Python to the first label, ms"] = starts(model, folder)
+    print(f"\nLimits, as products of {MATRIX_SIDE} x {MATRIX_SIDE} matrices: ", end="")
+    print(", ".join(f"{name} {limit:,.0f} GFLOP/s" for name, limit in limits.items()))
+    for title, rows in tables.items():
+        print(f"\n{title}\n\n{as_table(rows)}")
+    if json_file is not None:
+        write_json(json_file, limits, tables, rounds)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is measured
+
+
+def networks(
+    model: Path, side: int, batches: tuple[int, ...], rounds: int, limits: dict[str, float], folder: Path
+) -> tuple[list[str], list[Row]]:
+    """From normalised pixels to logits. Also one line for each peer, which says whether the answers are the same."""
+    network = ResNetForImageClassification.from_pretrained(model)
+    if side != network.image_size:  # as if it had been trained for this size: weights do not change the speed
+        preprocessing = network.preprocessing
+        network.preprocessing = type(preprocessing)(side, preprocessing.mean, preprocessing.std)
+        network.calibration = None
+    hands, _ = drawn_signs.draw_signs(max(batches), 5, image_size=side)
+    pixels = network.preprocessing(hands)
+    engine = make_engine(network)
+    peers: dict[str, Callable[[Tensor], Tensor]] = {
+        OURS: engine,
+        EAGER: torchvision_network(network),
+        "timm": timm_network(network),
+        "ONNX Runtime": onnx_session(network, folder / f"{side}.onnx"),
+    }
+    peers = {name: peer for name, peer in peers.items() if peer is not None}
+    expected = probabilities(run(peers[EAGER], pixels), network.calibration)
+    checks = [agreement(name, side, run(peer, pixels), expected, network) for name, peer in peers.items()]
+    with FlopCounterMode(display=False) as counter:
+        run(network, pixels[:1])
+    rows = []
+    for batch in batches:
+        part = pixels[:batch].contiguous()
+        times = alternate({name: lambda peer=peer, part=part: run(peer, part) for name, peer in peers.items()}, rounds)
+        share = batch * counter.get_total_flops() / (1e6 * times[OURS].median) / limits[engine.precision]
+        rows.append(Row(f"batch of {batch}, ours {engine.name} {engine.precision}", times, share))
+    return checks, rows
+
+
+def run(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return network(pixels)
+
+
+def torchvision_network(network: ResNetForImageClassification) -> Any:
+    """Ours where it has no such network (tiny ones, for tests): the same layers, eagerly."""
+    build = getattr(torchvision.models, network.architecture)
+    peer = build(num_classes=network.num_classes)
+    return _with_weights(peer, network) or network
+
+
+def timm_network(network: ResNetForImageClassification) -> Any | None:
+    return _with_weights(timm.create_model(network.architecture, num_classes=network.num_classes), network)
+
+
+def _with_weights(peer: torch.nn.Module, network: ResNetForImageClassification) -> torch.nn.Module | None:
+    weights = network.state_dict()
+    if {name: tensor.shape for name, tensor in weights.items()} != {k: v.shape for k, v in peer.state_dict().items()}:
+        return None
+    peer.load_state_dict(weights)
+    return peer.eval()
+
+
+def onnx_session(network: ResNetForImageClassification, file: Path) -> Callable[[Tensor], Tensor]:
+    session = onnxruntime.InferenceSession(export_checkpoint(network, "onnx", file))
+    return lambda pixels: torch.from_numpy(session.run(["logits"], {"pixels": pixels.contiguous().numpy()})[0])
+
+
+def agreement(name: str, side: int, logits: Tensor, expected: Tensor, network: ResNetForImageClassification) -> str:
+    found = probabilities(logits, network.calibration)
+    same = (found.argmax(1) == expected.argmax(1)).sum().item()
+    difference = (found - expected).abs().max().item()
+    return f"{side} px, {name}: best class of {same} of {len(found)} as torchvision's, scores within {difference:.6f}"
+
+
+def files(model: Path, rounds: int, folder: Path) -> list[Row]:
+    """From a file to the best label: decoding, resizing, the network; reading alone (ours) beside it."""
+    predictor = Predictor(model, device="cpu")
+    peers = {OURS: lambda names: predictor(names, top_k=1)}
+    if "model_args" not in predictor.model.to_config():  # which transformers cannot build
+        pipeline = transformers.pipeline("image-classification", model=str(model), device="cpu")
+        peers[PIPELINE] = lambda names: pipeline(names, top_k=1, batch_size=len(names))
+    rows = []
+    for count, (kind, width, height, file_format) in [*((1, file) for file in FILES), (32, FILES[1])]:
+        names = [str(photo(folder, number, width, height, file_format)) for number in range(count)]
+        tasks = {name: lambda peer=peer, names=names: peer(names) for name, peer in peers.items()}
+        tasks[READING] = lambda names=names: predictor.pixels(names)
+        rows.append(Row(f"{count} x {kind}", alternate(tasks, rounds)))
+    return rows
+
+
+def photo(folder: Path, number: int, width: int, height: int, file_format: str) -> Path:
+    """A drawn hand as a camera would store it: with noise, which takes decoders as long as real pictures do."""
+    file = folder / f"{number}-{width}.{file_format.lower()}"
+    if not file.exists():
+        hand = drawn_signs.draw_sign(number % 6, number, image_size=min(480, width)).resize((width, height))
+        noise = np.random.default_rng(number).normal(0, 4, (height, width, 3)).astype(np.float32)
+        Image.fromarray((np.asarray(hand) + noise).clip(0, 255).astype(np.uint8)).save(file, quality=90)
+    return file
+
+
+def heatmap(model: Path, rounds: int) -> Row:
+    predictor = Predictor(model, device="cpu")
+    network, pixels = predictor.model, predictor.pixels([drawn_signs.draw_sign(3, 1)])
+    return Row(f"{network.image_size} px", alternate({OURS: lambda: grad_cam(network, pixels, 0)}, rounds))
+
+
+def starts(model: Path, folder: Path, times: int = 3) -> list[Row]:
+    """Each in a process of its own; the first with an empty cache of compiled networks."""
+    image = photo(folder, 0, *FILES[0][1:])
+    code = START.format(root=str(ROOT), model=str(model), image=str(image))
+    environment = os.environ | {"RESNET_HUB_CACHE": str(folder / "cache")}
+    seconds = []
+    for _ in range(times + 1):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(1000 * (time.perf_counter() - begin))
+    return [Row("first", {OURS: summarize(seconds[:1])}), Row("later", {OURS: summarize(seconds[1:])})]
+
+
+def matrix_product(dtype: torch.dtype, rounds: int) -> float:
+    """GFLOP/s of the best round: a limit is what the machine can do."""
+    a, b = (torch.rand(MATRIX_SIDE, MATRIX_SIDE).to(dtype) for _ in range(2))
+    milliseconds = alternate({"product": lambda: a @ b}, rounds)["product"].lowest
+    return 2 * MATRIX_SIDE**3 / (1e6 * milliseconds)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How it is measured and told
+
+
+def alternate(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
+    """Every task in every round, for a while each; the first call of a turn is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            task()
+            turn: list[float] = []
+            while sum(turn) < 1000 * ROUND_SECONDS or len(turn) < 3:
+                begin = time.perf_counter()
+                task()
+                turn.append(1000 * (time.perf_counter() - begin))
+            found[name].append(statistics.median(turn))
+    return {name: summarize(times) for name, times in found.items()}
+
+
+def summarize(times: list[float]) -> Times:
+    return Times(statistics.median(times), min(times), max(times))
+
+
+def as_table(rows: list[Row]) -> str:
+    """Markdown. Behind each peer's time how many times ours it is."""
+    names = list(rows[0].times)
+    header = ["", *names, *(["of the limit"] if rows[0].share is not None else [])]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for row in rows:
+        cells = [row.task]
+        for name in names:
+            median, lowest, highest = row.times[name]
+            ratio = f", **{median / row.times[OURS].median:.1f}x**" if name not in (OURS, READING) else ""
+            cells.append(f"{median:.1f} ({lowest:.1f}-{highest:.1f}){ratio}")
+        lines.append([*cells, *([f"{row.share:.0%}"] if row.share is not None else [])])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_json(file: Path, limits: dict[str, float], tables: dict[str, list[Row]], rounds: int) -> None:
+    content = {
+        "rounds": rounds,
+        "hardware": {"processor": processor(), "cores": count_cores(), "threads of torch": torch.get_num_threads()},
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "limits in GFLOP/s": limits,
+        "tables": {
+            title: [
+                {"task": row.task, "share of limit": row.share, "ms": {k: v._asdict() for k, v in row.times.items()}}
+                for row in rows
+            ]
+            for title, rows in tables.items()
+        },
+    }
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

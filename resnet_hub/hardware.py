@@ -1,0 +1,36 @@
+"""What this machine computes with: cores that this process may use, and precisions that are done in hardware."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+#: Where Linux says how much of the processors a container gets: microseconds of each period, or "max".
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def count_cores() -> int:
+    """Those that this process may use, as far as the system tells.
+
+    A container may see all cores of its machine and be given the time of two; a thread for each core that it sees would
+    then wait most of the time, and the others for it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # another system, or no limit
+        return cores
+
+
+def computes_bf16_fast(device: str | None = None) -> bool:
+    """Whether bf16 is done in hardware; emulated it is several times slower than fp32.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``; default: CUDA where there is one.
+    """
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
+        return torch.cuda.get_device_capability() >= (8, 0)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

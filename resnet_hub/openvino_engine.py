@@ -1,0 +1,150 @@
+"""OpenVINO runs networks on CPUs several times faster than PyTorch does, with bf16 where the processor has it."""
+
+import importlib
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resnet_hub import compile_cache
+from resnet_hub.errors import ConfigurationError
+from resnet_hub.graph import fold_batch_norm, write_graph
+from resnet_hub.hub import ResNetForImageClassification
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def import_openvino() -> ModuleType:
+    """The ``openvino`` package, without its reports of each import and conversion to its makers.
+
+    It sends them wherever it finds ``openvino_telemetry``, which comes with it, and without asking; where that package
+    is not found it has a stand-in that sends nothing.
+
+    Raises:
+        ConfigurationError: it is not installed, or does not run here.
+    """
+    telemetry = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # to the import system: there is no such package
+    try:
+        return importlib.import_module("openvino")
+    except (ImportError, OSError) as error:
+        raise ConfigurationError(
+            f"OpenVINO cannot be used here ({error}): pip install openvino, or choose the torch backend"
+        ) from error
+    finally:
+        del sys.modules["openvino_telemetry"]
+        if telemetry is not None:
+            sys.modules["openvino_telemetry"] = telemetry
+
+
+class OpenVINOEngine:
+    """A network compiled for this CPU; one thread at a time may call it.
+
+    Args:
+        model: In evaluation mode; stays as it is.
+        precision: ``"fp32"`` or ``"bf16"``.
+        threads: That compute one pass.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: ResNetForImageClassification, precision: str, threads: int) -> None:
+        self.precision = precision
+        openvino = import_openvino()
+        core = openvino.Core()
+        config = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        processor = core.get_property("CPU", "FULL_DEVICE_NAME")
+        key = compile_cache.cache_key(model, model.image_size, openvino.get_version(), processor, precision)
+        self._content = _read(openvino, key)
+        compiled = _import(core, key, self._content, config)
+        if compiled is None:
+            self._content = None
+            compiled = core.compile_model(openvino_model(model), "CPU", config)
+            compile_cache.keep(key, compiled.export_model().getvalue())
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """float32 (N, 3, image_size, image_size) -> logits (N, classes)."""
+        results = self._request.infer([pixels.contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(results[0])
+
+
+def _read(openvino: ModuleType, key: str) -> Any | None:
+    """What the cache has: a file mapped into memory, as an ``openvino.Tensor`` that must outlive what is made of it."""
+    file = compile_cache.find(key)
+    if file is None:
+        return None
+    try:
+        # Mode "c" for the binding's sake, which takes no array that cannot be written to.
+        return openvino.Tensor(np.memmap(file, np.uint8, "c"), shared_memory=True)
+    except (OSError, ValueError):  # gone meanwhile, or empty
+        return None
+
+
+def _import(core: Any, key: str, content: Any | None, config: dict[str, Any]) -> Any | None:
+    """The compiled network, or None where ``content`` holds none."""
+    if content is None:
+        return None
+    try:
+        return core.import_model(content, "CPU", config)
+    except RuntimeError as error:
+        logger.info("A compiled network cannot be read again and is compiled anew: %s", error)
+        compile_cache.discard(key)
+        return None
+
+
+def openvino_model(model: ResNetForImageClassification) -> Any:
+    """``openvino.Model`` from ``pixels`` (N, 3, image_size, image_size) to ``logits`` (N, classes), fp32."""
+    openvino = import_openvino()
+    writer = _Writer(openvino.opset13)
+    side = model.image_size
+    pixels = openvino.opset13.parameter([-1, 3, side, side], np.float32, name="pixels")
+    pixels.output(0).set_names({"pixels"})
+    logits = write_graph(fold_batch_norm(model), writer, pixels)
+    logits.output(0).set_names({"logits"})
+    return openvino.Model([logits], [pixels], model.architecture)
+
+
+class _Writer:
+    """Of :class:`resnet_hub.graph.GraphWriter`."""
+
+    def __init__(self, opset: ModuleType) -> None:
+        self._opset = opset
+
+    def convolution(self, name, x, weight, bias, stride, padding):
+        # Constants are made here and not by the operation, which would take them number by number.
+        weight, bias = self._opset.constant(weight), self._opset.constant(bias.reshape(1, -1, 1, 1))
+        product = self._opset.convolution(x, weight, stride, padding, padding, [1, 1], name=name)
+        return self._opset.add(product, bias, name=f"{name}.bias")
+
+    def relu(self, name, x):
+        return self._opset.relu(x)
+
+    def max_pool(self, name, x, kernel, stride, padding):
+        pairs = [[stride] * 2, [1, 1], [padding] * 2, [padding] * 2, [kernel] * 2]
+        pooled = self._opset.max_pool(x, *pairs, "floor", name=name)
+        return pooled.output(0)
+
+    def average_pool(self, name, x, kernel):
+        return self._opset.avg_pool(x, [kernel] * 2, [0, 0], [0, 0], [kernel] * 2, True, "floor", name=name)
+
+    def global_mean(self, name, x):
+        return self._opset.reduce_mean(x, np.array([2, 3]), False, name=name)
+
+    def add(self, name, x, y):
+        return self._opset.add(x, y, name=name)
+
+    def linear(self, name, x, weight, bias):
+        weight, bias = self._opset.constant(weight), self._opset.constant(bias.reshape(1, -1))
+        product = self._opset.matmul(x, weight, False, True, name=name)
+        return self._opset.add(product, bias, name=f"{name}.bias")
