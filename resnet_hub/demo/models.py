@@ -10,7 +10,7 @@ from resnet_hub.errors import CheckpointError, ConfigurationError
 from resnet_hub.hub import ResNetForImageClassification
 from resnet_hub.predictor import Predictor
 
-#: A ResNet-152 takes 240 MB.
+#: A ResNet-152 takes 240 MB, and as much again for each precision that OpenVINO computes it in.
 MAX_LOADED = 4
 HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 #: Of a path such as ``/home/me/.cache/config.json`` all but the file's name: visitors need not know this machine.
