@@ -47,7 +47,7 @@ def open_image(source: ImageSource, min_side: int | None = None) -> Image.Image:
         image = _open(source)
         _check_size(image)
         if min_side is not None and image is not source:
-            image.draft(None, (min_side, min_side))  # does nothing to other formats
+            _reduce(image, min_side)
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
     except ImageError as error:
@@ -92,6 +92,18 @@ def _check_size(image: Image.Image) -> None:
         raise ImageError(_too_large())
     if width * height == 0:
         raise ImageError("the image has no pixels: use another one")
+
+
+def _reduce(image: Image.Image, min_side: int) -> None:
+    """Have a JPEG decoded smaller: by the largest factor that leaves ``min_side`` px and divides both sides.
+
+    One that leaves a rest would add to a side what it lacks, and all that is in the picture would move.
+    """
+    width, height = image.size
+    for factor in (8, 4, 2):
+        if width % factor == height % factor == 0 and min(width, height) >= factor * min_side:
+            image.draft(None, (width // factor, height // factor))  # does nothing to other formats
+            return
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

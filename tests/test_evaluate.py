@@ -127,3 +127,13 @@ def test_calibration_error_is_the_gap_between_scores_and_accuracy():
     # Two bins, 0.1 too sure in one and 0.4 too unsure in the other: not 0.15, as without bins.
     two_bins = predictions([1.0] * 10 + [0.6] * 10, [True] * 9 + [False] + [True] * 10)
     assert two_bins.calibration_error() == pytest.approx((0.1 + 0.4) / 2)
+
+
+def test_what_the_page_computes_measures_the_same(checkpoint, colors, capsys):
+    pytest.importorskip("openvino")
+    rows = []
+    for backend in ("torch", "openvino"):
+        main(EvaluationConfig((str(checkpoint),), str(colors), backend=backend, dataloader_num_workers=0))
+        rows.append(cells(capsys.readouterr().out, str(checkpoint)))
+    assert rows[1][1:3] == rows[0][1:3]
+    assert float(rows[1][3]) == pytest.approx(float(rows[0][3]), abs=0.02)

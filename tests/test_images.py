@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from resnet_hub import ImageError
-from resnet_hub.images import MAX_PIXELS, Preprocessing, open_image
+from resnet_hub.images import DRAFT_MARGIN, MAX_PIXELS, Preprocessing, open_image
 
 
 def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
@@ -136,6 +136,32 @@ def test_a_missing_file_is_named(tmp_path):
 def test_arrays_of_floats_are_refused_with_what_is_right():
     with pytest.raises(ImageError, match="uint8"):
         open_image(np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1600, 1200), (1200, 1600), (1604, 1204), (642, 482)])
+def test_large_jpegs_are_decoded_small_and_look_the_same(width, height):
+    """With as much detail in them as fits, and a rotation to apply after all."""
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((width, height))
+    noisy = np.asarray(small) + rng.normal(0, 10, (height, width, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    content = encoded(photo, "JPEG", quality=90, exif=exif)
+    preprocessing = Preprocessing(32)
+    reduced = open_image(content, DRAFT_MARGIN * 32)
+    assert min(reduced.size) >= DRAFT_MARGIN * 32
+    assert reduced.size[0] <= height / 2  # turned
+    found, expected = preprocessing.load(content), preprocessing.resize(open_image(content))
+    assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max() <= 2
+
+
+def test_pictures_that_cannot_be_reduced_well_are_decoded_as_they_are():
+    for width, height in [(120, 90), (1601, 1201)]:  # the second cannot be halved without moving what is in it
+        content = encoded(gradient(width, height), "JPEG")
+        assert np.array_equal(open_image(content, DRAFT_MARGIN * 32), open_image(content))
+    image = Image.open(io.BytesIO(encoded(gradient(1200, 900), "JPEG")))
+    assert open_image(image, 32).size == (1200, 900)  # the caller's own image stays as it is
 
 
 def test_preprocessing_squashes_the_whole_image():

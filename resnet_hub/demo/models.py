@@ -12,7 +12,7 @@ from resnet_hub.errors import CheckpointError, ConfigurationError
 from resnet_hub.hub import ResNetForImageClassification
 from resnet_hub.predictor import Predictor
 
-#: A ResNet-152 takes 240 MB.
+#: A ResNet-152 takes 240 MB, and as much again for each precision that OpenVINO computes it in.
 MAX_LOADED = 4
 #: Models on their way at the same time, and how long a visitor waits for one.
 MAX_LOADING = 4
