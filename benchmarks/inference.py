@@ -192,7 +192,9 @@ def files(model: Path, rounds: int, folder: Path) -> list[Row]:
     predictor = Predictor(model, device="cpu")
     peers = {OURS: lambda names: predictor(names, top_k=1)}
     if "model_args" not in predictor.model.to_config():  # which transformers cannot build
-        pipeline = transformers.pipeline("image-classification", model=str(model), device="cpu")
+        # In fp32 as all others: left to itself it computes in what the weights are stored in, and fp16 is slow on CPUs.
+        options = {"device": "cpu", "dtype": torch.float32}
+        pipeline = transformers.pipeline("image-classification", model=str(model), **options)
         peers[PIPELINE] = lambda names: pipeline(names, top_k=1, batch_size=len(names))
     rows = []
     for count, (kind, width, height, file_format) in [*((1, file) for file in FILES), (32, FILES[1])]:

@@ -22,8 +22,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 #: Decoders of JPEG give a picture at a half, a quarter or an eighth of its size for less work. Where that leaves this
-#: many times the side that it is then resized to, no value of a pixel changes by more than 2 of 255.
-DRAFT_MARGIN = 4
+#: many times the side that it is then resized to, no value of a pixel changes by more than 3 of 255.
+DRAFT_MARGIN = 3
 
 ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
