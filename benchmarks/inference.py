@@ -9,16 +9,13 @@ figure is the median over the rounds, with the lowest and highest in parentheses
 default: the peers in fp32, with as many threads as they choose.
 """
 
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,17 +34,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine import (
+    MATRIX_SIDE,
+    copy_gigabytes_per_second,
+    describe,
+    markdown,
+    matrix_product_gflops,
+    write_json,
+)
 from resnet_hub import Predictor, ResNetForImageClassification, drawn_signs
 from resnet_hub.backends import make_engine
 from resnet_hub.calibration import probabilities
 from resnet_hub.explain import grad_cam
 from resnet_hub.export import export_checkpoint
-from resnet_hub.hardware import count_cores
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino", "numpy", "pillow")
 OURS, EAGER, PIPELINE, READING = "resnet_hub", "torchvision", "transformers.pipeline", "of which reading"
-#: Side of the matrices whose product is the machine's limit.
-MATRIX_SIDE = 2048
 #: Seconds that one figure of one round takes at least, where a call takes less.
 ROUND_SECONDS = 0.3
 #: Files: what they are called in the table, width, height, format.
@@ -95,7 +97,7 @@ def main(
     """
     rounds = 2 if quick else rounds
     sizes, batches = ((64,), (1, 8)) if quick else ((64, 224), (1, 8, 32, 128))
-    limits = {"fp32": matrix_product(torch.float32, rounds), "bf16": matrix_product(torch.bfloat16, rounds)}
+    limits = {"fp32": matrix_product_gflops(torch.float32), "bf16": matrix_product_gflops(torch.bfloat16)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         tables = {}
@@ -108,11 +110,23 @@ def main(
         if not quick:
             tables["From starting Python to the first label, ms"] = starts(model, folder)
     print(f"\nLimits, as products of {MATRIX_SIDE} x {MATRIX_SIDE} matrices: ", end="")
-    print(", ".join(f"{name} {limit:,.0f} GFLOP/s" for name, limit in limits.items()))
+    bandwidth = copy_gigabytes_per_second()
+    print(", ".join(f"{name} {limit:,.0f} GFLOP/s" for name, limit in limits.items()), end="")
+    print(f"; copying memory: {bandwidth:.0f} GB/s")
     for title, rows in tables.items():
         print(f"\n{title}\n\n{as_table(rows)}")
     if json_file is not None:
-        write_json(json_file, limits, tables, rounds)
+        content = {
+            title: [
+                {"task": row.task, "share of limit": row.share, "ms": {k: v._asdict() for k, v in row.times.items()}}
+                for row in rows
+            ]
+            for title, rows in tables.items()
+        }
+        ceilings = {"GFLOP/s": limits, "copying, GB/s": bandwidth}
+        write_json(
+            json_file, {"rounds": rounds, "machine": describe(PACKAGES), "ceilings": ceilings, "tables": content}
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,13 +248,6 @@ def starts(model: Path, folder: Path, times: int = 3) -> list[Row]:
     return [Row("first", {OURS: summarize(seconds[:1])}), Row("later", {OURS: summarize(seconds[1:])})]
 
 
-def matrix_product(dtype: torch.dtype, rounds: int) -> float:
-    """GFLOP/s of the best round: a limit is what the machine can do."""
-    a, b = (torch.rand(MATRIX_SIDE, MATRIX_SIDE).to(dtype) for _ in range(2))
-    milliseconds = alternate({"product": lambda: a @ b}, rounds)["product"].lowest
-    return 2 * MATRIX_SIDE**3 / (1e6 * milliseconds)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # How it is measured and told
 
@@ -268,7 +275,7 @@ def as_table(rows: list[Row]) -> str:
     """Markdown. Behind each peer's time how many times ours it is."""
     names = list(rows[0].times)
     header = ["", *names, *(["of the limit"] if rows[0].share is not None else [])]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    lines = []
     for row in rows:
         cells = [row.task]
         for name in names:
@@ -276,31 +283,7 @@ def as_table(rows: list[Row]) -> str:
             ratio = f", **{median / row.times[OURS].median:.1f}x**" if name not in (OURS, READING) else ""
             cells.append(f"{median:.1f} ({lowest:.1f}-{highest:.1f}){ratio}")
         lines.append([*cells, *([f"{row.share:.0%}"] if row.share is not None else [])])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def write_json(file: Path, limits: dict[str, float], tables: dict[str, list[Row]], rounds: int) -> None:
-    content = {
-        "rounds": rounds,
-        "hardware": {"processor": processor(), "cores": count_cores(), "threads of torch": torch.get_num_threads()},
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "limits in GFLOP/s": limits,
-        "tables": {
-            title: [
-                {"task": row.task, "share of limit": row.share, "ms": {k: v._asdict() for k, v in row.times.items()}}
-                for row in rows
-            ]
-            for title, rows in tables.items()
-        },
-    }
-    file.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    return markdown(header, lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What all benchmarks share: the machine, its limits, and figures with their spread."""
 
 import json
-import os
 import platform
 import statistics
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from resnet_hub.hardware import count_cores, processor_name
 
 #: Of the matrices whose product is timed: large enough for any machine's best, done in a second on a slow one.
 MATRIX_SIDE = 2048
@@ -26,21 +27,12 @@ def describe(packages: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor_name(),
+        "cores": count_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": versions,
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def matrix_product_gflops(dtype: torch.dtype, device: str = "cpu", runs: int = 7) -> float:

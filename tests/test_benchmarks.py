@@ -69,8 +69,8 @@ def test_inference_measures_ours_beside_its_peers(tiny_checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| 1 x 4000 x 3000 JPEG |" in done.stdout
     found = json.loads(file.read_text())
-    assert found["versions"]["openvino"]
-    assert found["limits in GFLOP/s"]["fp32"] > 0
+    assert found["machine"]["versions"]["openvino"]
+    assert found["ceilings"]["GFLOP/s"]["fp32"] > 0
     [row, *_] = found["tables"]["Network, 64 px, ms a batch"]
     assert {"resnet_hub", "torchvision", "ONNX Runtime"} <= row["ms"].keys()
     assert all(times["median"] > 0 for times in row["ms"].values())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from resnet_hub.hardware import computes_bf16_fast, count_cores
+from resnet_hub.hardware import computes_bf16_fast, count_cores, processor_name
 
 PACKAGES = ("torch", "torchvision", "datasets", "accelerate", "huggingface-hub", "safetensors", "pillow", "numpy")
 
@@ -24,20 +24,11 @@ def versions() -> dict[str, str]:
 def hardware(accelerator: Accelerator) -> dict[str, Any]:
     on_gpu = accelerator.device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(accelerator.device) if on_gpu else _cpu_name(),
+        "device": torch.cuda.get_device_name(accelerator.device) if on_gpu else processor_name(),
         "processes": accelerator.num_processes,
         "threads per process": torch.get_num_threads(),
         "precision": accelerator.mixed_precision if accelerator.mixed_precision != "no" else "float32",
     }
-
-
-def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():  # Linux, where the platform module knows only the instruction set
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:
