@@ -10,6 +10,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from resnet_hub.checkpoint import write_atomically
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Of all files together: about ten ResNet-50. Beyond that, those that were not used for longest go.
 MAX_BYTES = 1_000_000_000
+#: Of what stands behind the content of each file, to tell whether it is whole.
+DIGEST_BYTES = 32
 
 
 def cache_folder() -> Path | None:
@@ -47,17 +50,24 @@ def cache_key(model: nn.Module, *facts: object) -> str:
     return digest.hexdigest()
 
 
-def find(key: str) -> Path | None:
-    """The file that was kept under ``key``."""
+def read(key: str) -> np.ndarray | None:
+    """What was kept under ``key``: uint8 (N,), mapped into memory; None where there is nothing, or nothing whole."""
     folder = cache_folder()
     if folder is None:
         return None
     file = folder / key
     try:
         os.utime(file)  # used today
-    except OSError:
+        # Mode "c" for the sake of bindings that take no array that cannot be written to.
+        content, digest = np.split(np.memmap(file, np.uint8, "c"), [-DIGEST_BYTES])
+    except (OSError, ValueError):  # not there, or empty
         return None
-    return file
+    # Who reads compiled networks trusts what they say of themselves: half of one ends the process.
+    if hashlib.sha256(content).digest() != digest.tobytes():
+        logger.info("%s is damaged, and removed.", file)
+        discard(key)
+        return None
+    return content
 
 
 def keep(key: str, content: bytes) -> None:
@@ -66,8 +76,9 @@ def keep(key: str, content: bytes) -> None:
     if folder is None or len(content) > MAX_BYTES:
         return
     try:
-        with write_atomically(folder / key) as temporary:
-            temporary.write_bytes(content)
+        with write_atomically(folder / key) as temporary, temporary.open("wb") as stream:
+            stream.write(content)
+            stream.write(hashlib.sha256(content).digest())
         files = sorted((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_mtime)
         excess = sum(file.stat().st_size for file in files) - MAX_BYTES
         for file in files:

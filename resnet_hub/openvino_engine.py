@@ -65,10 +65,8 @@ class OpenVINOEngine:
         }
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
         key = compile_cache.cache_key(model, model.image_size, openvino.get_version(), processor, precision)
-        self._content = _read(openvino, key)
-        compiled = _import(core, key, self._content, config)
+        compiled, self._content = _read(openvino, core, key, config)
         if compiled is None:
-            self._content = None
             compiled = core.compile_model(openvino_model(model), "CPU", config)
             compile_cache.keep(key, compiled.export_model().getvalue())
         self._request = compiled.create_infer_request()
@@ -79,28 +77,18 @@ class OpenVINOEngine:
         return torch.from_numpy(results[0])
 
 
-def _read(openvino: ModuleType, key: str) -> Any | None:
-    """What the cache has: a file mapped into memory, as an ``openvino.Tensor`` that must outlive what is made of it."""
-    file = compile_cache.find(key)
-    if file is None:
-        return None
-    try:
-        # Mode "c" for the binding's sake, which takes no array that cannot be written to.
-        return openvino.Tensor(np.memmap(file, np.uint8, "c"), shared_memory=True)
-    except (OSError, ValueError):  # gone meanwhile, or empty
-        return None
-
-
-def _import(core: Any, key: str, content: Any | None, config: dict[str, Any]) -> Any | None:
-    """The compiled network, or None where ``content`` holds none."""
+def _read(openvino: ModuleType, core: Any, key: str, config: dict[str, Any]) -> tuple[Any | None, Any | None]:
+    """The compiled network that the cache has, and the memory that must outlive it; None of each where it has none."""
+    content = compile_cache.read(key)
     if content is None:
-        return None
+        return None, None
+    tensor = openvino.Tensor(content, shared_memory=True)
     try:
-        return core.import_model(content, "CPU", config)
+        return core.import_model(tensor, "CPU", config), tensor
     except RuntimeError as error:
         logger.info("A compiled network cannot be read again and is compiled anew: %s", error)
         compile_cache.discard(key)
-        return None
+        return None, None
 
 
 def openvino_model(model: ResNetForImageClassification) -> Any:
