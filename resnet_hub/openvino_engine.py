@@ -1,8 +1,11 @@
 """OpenVINO runs networks on CPUs several times faster than PyTorch does, with bf16 where the processor has it."""
 
+import ctypes
 import importlib
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +46,30 @@ def import_openvino() -> ModuleType:
             sys.modules["openvino_telemetry"] = telemetry
 
 
+class SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux."""
+
+    _fields_ = [("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextmanager
+def own_signal_stack() -> Iterator[None]:
+    """Signal handlers of this thread run on the stack that they ran on before.
+
+    OpenVINO 2026.4 gives the thread that loads it another one, and frees that together with its last network, but does
+    not take it back: with the next signal, a SIGTERM say, the process would crash in place of handling it.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
+
+
 class OpenVINOEngine:
     """A network compiled for this CPU; one thread at a time may call it.
 
@@ -56,6 +83,12 @@ class OpenVINOEngine:
 
     def __init__(self, model: ResNetForImageClassification, precision: str, threads: int) -> None:
         self.precision = precision
+        with own_signal_stack():
+            self._request, self._content = self._compiled(model, precision, threads)
+
+    @staticmethod
+    def _compiled(model: ResNetForImageClassification, precision: str, threads: int) -> tuple[Any, Any | None]:
+        """What runs the network, and the memory that must outlive it, where that came from the cache."""
         openvino = import_openvino()
         core = openvino.Core()
         config = {
@@ -65,11 +98,11 @@ class OpenVINOEngine:
         }
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
         key = compile_cache.cache_key(model, model.image_size, openvino.get_version(), processor, precision)
-        compiled, self._content = _read(openvino, core, key, config)
+        compiled, content = _read(openvino, core, key, config)
         if compiled is None:
             compiled = core.compile_model(openvino_model(model), "CPU", config)
             compile_cache.keep(key, compiled.export_model().getvalue())
-        self._request = compiled.create_infer_request()
+        return compiled.create_infer_request(), content
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """float32 (N, 3, image_size, image_size) -> logits (N, classes)."""

@@ -1,5 +1,6 @@
 """Whatever computes the logits, the answers are those of the plain network in fp32."""
 
+import ctypes
 import os
 import stat
 import subprocess
@@ -12,7 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_hub import ConfigurationError, Predictor, ResNetForSigns, backends, compile_cache, hardware
+from resnet_hub import (
+    ConfigurationError,
+    Predictor,
+    ResNetForSigns,
+    backends,
+    compile_cache,
+    hardware,
+    openvino_engine,
+)
 from resnet_hub.backends import CLOSE_CALL, CheckedEngine, make_engine
 from resnet_hub.batching import SharedBatches
 from resnet_hub.calibration import Calibration, probabilities
@@ -354,3 +363,20 @@ def test_threads_get_the_answers_that_they_would_get_alone(tiny_checkpoint):
     for i, expected in enumerate(alone):
         assert [p["label"] for p in together[i]] == [p["label"] for p in expected]
         assert [p["score"] for p in together[i]] == pytest.approx([p["score"] for p in expected], abs=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenVINO leaves signals alone")
+def test_openvino_leaves_the_stack_of_signal_handlers_alone(model, cache):
+    """It would free it together with the network: whether a signal then ends the process is a matter of luck."""
+    pytest.importorskip("openvino")
+
+    def stack() -> tuple[int | None, int, int]:
+        found = openvino_engine.SignalStack()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+        return found.pointer, found.flags, found.size
+
+    before = stack()
+    for _ in range(2):  # the second one from the cache
+        engine = make_engine(model, "openvino", "fp32")
+        engine(torch.zeros(1, 3, 64, 64))
+        assert stack() == before

@@ -5,6 +5,7 @@ import json
 import threading
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pandas as pd
@@ -199,7 +200,7 @@ def test_a_broken_file_is_one_row_with_its_error(hands_and_animals, tmp_path):
 def test_a_batch_that_takes_too_long_ends_with_what_it_has(hands_and_animals, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "BATCH_SIZE", 2)
     ticks = iter([0, 10, 1000])
-    monkeypatch.setattr(batch.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(batch, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     files = [tmp_path / f"{i}.png" for i in range(6)]
     for file in files:
         file.write_bytes(png())

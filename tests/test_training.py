@@ -130,7 +130,7 @@ def test_predictions_are_those_of_the_test_split_whatever_the_batches(run_on_two
     predictions = predict(run_on_two, colors)
     assert predictions.rows.tolist() == list(range(71))
     assert predictions.labels.tolist() == rows["label"][:]
-    said = [best for (best,) in Predictor(run_on_two)(list(rows["image"]), top_k=1)]
+    said = [best for (best,) in Predictor(run_on_two, precision="fp32")(list(rows["image"]), top_k=1)]
     assert [NAMES[prediction] for prediction in predictions.predictions] == [best["label"] for best in said]
     assert predictions.scores == pytest.approx([best["score"] for best in said], abs=1e-4)
 
@@ -304,7 +304,7 @@ def test_a_run_leaves_what_it_says_of_every_test_image(run, colors):
     told = ResNetForImageClassification.from_pretrained(folder).test_predictions
     rows = load_image_dataset(str(colors))["test"]
     assert told["labels"].tolist() == rows["label"][:]
-    expected = Predictor(folder)(rows["image"][:], top_k=1)
+    expected = Predictor(folder, precision="fp32")(rows["image"][:], top_k=1)
     assert [NAMES[i] for i in told["predictions"]] == [best["label"] for [best] in expected]
     assert told["scores"].tolist() == pytest.approx([best["score"] for [best] in expected], abs=1e-3)
     assert told["is_unfamiliar"].double().mean() == pytest.approx(record_of(folder)["results"][-1]["unfamiliar"])
