@@ -6,9 +6,12 @@
 
 All have the weights of one checkpoint, and all take turns, so that what else the machine does meets all of them. A
 figure is the median over the rounds, with the lowest and highest in parentheses. All compute on the CPU as they do by
-default: the peers in fp32, with as many threads as they choose.
+default: the peers in fp32, with as many threads as they choose. Each table is made in a process of its own: what one
+leaves in memory, or still waits in threads, would slow down the next.
 """
 
+import importlib.util
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -16,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,13 +47,15 @@ from benchmarks.machine import (
     write_json,
 )
 from resnet_hub import Predictor, ResNetForImageClassification, drawn_signs
-from resnet_hub.backends import make_engine
 from resnet_hub.calibration import probabilities
+from resnet_hub.engines import Engine, make_engine
 from resnet_hub.explain import grad_cam
 from resnet_hub.export import export_checkpoint
 
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino", "numpy", "pillow")
-OURS, EAGER, PIPELINE, READING = "resnet_hub", "torchvision", "transformers.pipeline", "of which reading"
+OURS, INT8, READING = "resnet_hub", "in int8", "of which reading"
+EAGER, PIPELINE = "torchvision", "transformers.pipeline"
+LIMITS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Seconds of calls after which a turn is over: from three calls on, and sooner where three would take too long.
 TURN_SECONDS, LONG_TURN_SECONDS = 0.3, 2.0
 #: Files: what they are called in the table, width, height, format.
@@ -92,25 +98,25 @@ def main(
     Args:
         model: Checkpoint folder.
         rounds: How often each takes its turn, at least 5 for figures to show.
-        quick: Two rounds, few batches, no start-up.
+        quick: Two rounds, few batches, no start-up, and all in one process.
         json_file: Write figures, versions and hardware there too.
     """
-    rounds = 2 if quick else rounds
+    rounds, part = (2, at_once) if quick else (rounds, apart)
     sizes, batches = ((64,), (1, 8)) if quick else ((64, 224), (1, 8, 32, 128))
-    limits = {"fp32": matrix_product_gflops(torch.float32), "bf16": matrix_product_gflops(torch.bfloat16)}
+    limits = {name: part(matrix_product_gflops, dtype) for name, dtype in LIMITS.items()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         tables = {}
         for side in sizes:
-            checks, rows = networks(model, side, batches, rounds, limits, folder)
+            checks, rows = part(networks, model, side, batches, rounds, limits, folder)
             tables[f"Network, {side} px, ms a batch"] = rows
             print("\n".join(checks))
-        tables["From file to label, ms"] = files(model, rounds, folder)
-        tables["Grad-CAM, ms"] = [heatmap(model, rounds)]
+        tables["From file to label, ms"] = part(files, model, rounds, folder)
+        tables["Grad-CAM, ms"] = [part(heatmap, model, rounds)]
         if not quick:
             tables["From starting Python to the first label, ms"] = starts(model, folder)
     print(f"\nLimits, as products of {MATRIX_SIDE} x {MATRIX_SIDE} matrices: ", end="")
-    bandwidth = copy_gigabytes_per_second()
+    bandwidth = part(copy_gigabytes_per_second)
     print(", ".join(f"{name} {limit:,.0f} GFLOP/s" for name, limit in limits.items()), end="")
     print(f"; copying memory: {bandwidth:.0f} GB/s")
     for title, rows in tables.items():
@@ -127,6 +133,16 @@ def main(
         write_json(
             json_file, {"rounds": rounds, "machine": describe(PACKAGES), "ceilings": ceilings, "tables": content}
         )
+
+
+def at_once(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
+
+
+def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``work`` gives back, in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -147,6 +163,7 @@ def networks(
     engine = make_engine(network)
     peers: dict[str, Callable[[Tensor], Tensor]] = {
         OURS: engine,
+        INT8: int8_engine(network, pixels),
         EAGER: torchvision_network(network),
         "timm": timm_network(network),
         "ONNX Runtime": onnx_session(network, folder / f"{side}.onnx"),
@@ -163,6 +180,13 @@ def networks(
         share = batch * counter.get_total_flops() / (1e6 * times[OURS].median) / limits[engine.precision]
         rows.append(Row(f"batch of {batch}, ours {engine.name} {engine.precision}", times, share))
     return checks, rows
+
+
+def int8_engine(network: ResNetForImageClassification, pixels: Tensor) -> Engine | None:
+    """None without calibration, as at sizes that it was not trained for: nearly all would be computed again in fp32."""
+    if network.calibration is None or not importlib.util.find_spec("nncf"):
+        return None
+    return make_engine(network, precision="int8", training_pixels=pixels)
 
 
 def run(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
@@ -280,7 +304,7 @@ def as_table(rows: list[Row]) -> str:
         cells = [row.task]
         for name in names:
             median, lowest, highest = row.times[name]
-            ratio = f", **{median / row.times[OURS].median:.1f}x**" if name not in (OURS, READING) else ""
+            ratio = f", **{median / row.times[OURS].median:.1f}x**" if name not in (OURS, INT8, READING) else ""
             cells.append(f"{median:.1f} ({lowest:.1f}-{highest:.1f}){ratio}")
         lines.append([*cells, *([f"{row.share:.0%}"] if row.share is not None else [])])
     return markdown(header, lines)

@@ -22,6 +22,7 @@ from resnet_hub.command import run_command
 from resnet_hub.errors import ConfigurationError, ImageError
 
 Format = Literal["text", "jsonl", "csv"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 ModelName = Annotated[str, tyro.conf.arg(aliases=["-m"])]
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "signs-resnet50"
@@ -65,6 +66,8 @@ def predict(
     top_k: int = 1,
     format: Format = "text",
     output: Path | None = None,
+    precision: Precision = "auto",
+    training_images: tuple[str, ...] = (),
 ) -> int:
     """Classify images, folders of images (with all below them) and addresses.
 
@@ -74,13 +77,17 @@ def predict(
         top_k: Classes per image, best first.
         format: text for people; jsonl and csv for programs, a line per image.
         output: Write to this file rather than to stdout.
+        precision: auto: bf16 where the processor has it. int8: fastest, and needs --training-images. What these cannot
+            decide is computed in fp32.
+        training_images: Files or folders of images like those of the training, of which int8 is fitted to 300.
     """
     if top_k < 1:
         raise ConfigurationError(f"--top-k must be at least 1, got {top_k}")
     sources = list(_find_images(images))
     from resnet_hub.predictor import Predictor  # takes seconds, and a wrong path should not
 
-    predictor = Predictor(_checked_model(model))
+    fitted_to = _training_images(precision, training_images)
+    predictor = Predictor(_checked_model(model), precision=precision, training_images=fitted_to)
     top_k = min(top_k, len(predictor.label_names))
     rows = _answers(predictor, sources, top_k)
     failed = 0
@@ -98,6 +105,13 @@ def _checked_model(model: str) -> str:
     if model == str(SHIPPED) and not SHIPPED.is_dir():
         raise ConfigurationError("say which model: --model with a checkpoint folder or a Hub id")
     return model
+
+
+def _training_images(precision: str, names: Sequence[str]) -> list[str] | None:
+    """What int8 is fitted to. Raises ``ConfigurationError`` where precision and images do not go together."""
+    if (precision == "int8") != bool(names):
+        raise ConfigurationError("--precision int8 and --training-images go together: give both, or none")
+    return list(_find_images(names)) or None
 
 
 def _find_images(names: Sequence[str]) -> Iterator[str]:
@@ -297,6 +311,8 @@ def export(
     model: Annotated[str, tyro.conf.Positional] = str(SHIPPED),
     format: Literal["onnx", "openvino"] = "onnx",
     output: Path | None = None,
+    precision: Literal["fp32", "int8"] = "fp32",
+    training_images: tuple[str, ...] = (),
 ) -> None:
     """Write a checkpoint as ONNX or OpenVINO IR, for programs without PyTorch.
 
@@ -304,11 +320,14 @@ def export(
         model: As of predict.
         format: onnx: one .onnx file. openvino: an .xml file and its weights, .bin.
         output: The .onnx or .xml file; default: model.onnx or model.xml here.
+        precision: int8 is faster, less exact, for OpenVINO only, and needs --training-images.
+        training_images: As of predict.
     """
     from resnet_hub.convert import read
     from resnet_hub.export import export_checkpoint
 
-    print(export_checkpoint(read(_checked_model(model)), format, output))
+    fitted_to = _training_images(precision, training_images)
+    print(export_checkpoint(read(_checked_model(model)), format, output, fitted_to))
 
 
 def push(

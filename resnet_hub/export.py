@@ -1,23 +1,27 @@
-"""Checkpoints as ONNX and OpenVINO IR: one network, fp32, for programs without PyTorch and without this library.
+"""Checkpoints as ONNX and OpenVINO IR: one network, for programs without PyTorch and without this library.
 
-Both take ``pixels``, float32 (N, 3, side, side), N of any size, and give ``logits``, float32 (N, classes), equal to the
-checkpoint's within :data:`TOLERANCE`. What has to be done before and after stands in their metadata, see
-:func:`metadata`.
+Both take ``pixels``, float32 (N, 3, side, side), N of any size, and give ``logits``, float32 (N, classes). In fp32 they
+are equal to the checkpoint's within :data:`TOLERANCE`; OpenVINO IR may be in int8 too, which is faster and less exact.
+What has to be done before and after stands in their metadata, see :func:`metadata`.
 """
 
 import json
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from resnet_hub.checkpoint import finish_file, write_atomically
+from resnet_hub.engines import quantization
 from resnet_hub.errors import ConfigurationError
 from resnet_hub.graph import fold_batch_norm, write_graph
 from resnet_hub.hub import ResNetForImageClassification
+from resnet_hub.images import ImageSource
 
 #: Of the largest logit: BatchNorm folded into convolutions, and another order of sums.
 TOLERANCE = 1e-4
@@ -28,7 +32,10 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def export_checkpoint(
-    model: ResNetForImageClassification, format: Literal["onnx", "openvino"], output: str | Path | None = None
+    model: ResNetForImageClassification,
+    format: Literal["onnx", "openvino"],
+    output: str | Path | None = None,
+    training_images: Sequence[ImageSource] | None = None,
 ) -> Path:
     """Write ``model`` in another format, all of it or nothing.
 
@@ -36,22 +43,32 @@ def export_checkpoint(
         model: In evaluation mode, on the CPU; stays as it is.
         format: ``"onnx"``, or ``"openvino"`` for an ``.xml`` file with a ``.bin`` file beside it.
         output: The file; default: ``model.onnx`` or ``model.xml`` in the working directory.
+        training_images: Write int8, fitted to some of them, rather than fp32; OpenVINO only.
 
     Returns:
         The file.
 
     Raises:
         ConfigurationError: no such format, its package is not installed, or the file cannot be written.
+        ImageError: one of ``training_images`` cannot be decoded.
     """
     if format not in SUFFIXES:
         raise ConfigurationError(f"format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     file = Path(output or f"model{SUFFIXES[format]}")
     if file.suffix != SUFFIXES[format]:
         raise ConfigurationError(f"{file} must end in {SUFFIXES[format]} for {format}: choose another name")
-    write = {"onnx": _write_onnx, "openvino": _write_openvino}[format]
+    pixels = None
+    if training_images is not None:
+        if format != "openvino" or not len(training_images):
+            raise ConfigurationError("int8 is written as OpenVINO IR, and fitted to at least one image of the training")
+        chosen = [training_images[i] for i in quantization.choose(len(training_images))]
+        pixels = model.preprocessing([model.preprocessing.load(image) for image in chosen])
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write(model, file)
+        if format == "onnx":
+            _write_onnx(model, file)
+        else:
+            _write_openvino(model, file, pixels)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written ({error}): choose another file") from error
     return file
@@ -84,12 +101,13 @@ def metadata(model: ResNetForImageClassification) -> dict[str, str]:
 # OpenVINO
 
 
-def _write_openvino(model: ResNetForImageClassification, file: Path) -> None:
-    from resnet_hub.openvino_engine import import_openvino, openvino_model
+def _write_openvino(model: ResNetForImageClassification, file: Path, training_pixels: Tensor | None) -> None:
+    from resnet_hub.engines.openvino_engine import import_openvino, openvino_model
 
     openvino = import_openvino()
-    network = openvino_model(model)
-    for name, value in metadata(model).items():
+    network = openvino_model(model, training_pixels)
+    precision = {"precision": "fp32" if training_pixels is None else "int8"}
+    for name, value in (metadata(model) | precision).items():
         network.set_rt_info(value, ["model_info", name])
     # Both files appear together, the weights first: whoever finds the .xml finds what it needs.
     with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", suffix=".tmp", dir=file.parent) as staging:

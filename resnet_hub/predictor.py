@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from resnet_hub import convert
-from resnet_hub.backends import Backend, Precision, make_engine
-from resnet_hub.batching import MAX_BATCH, SharedBatches
 from resnet_hub.calibration import probabilities
+from resnet_hub.engines import Backend, Precision, make_engine, quantization
+from resnet_hub.engines.batching import MAX_BATCH, SharedBatches
 from resnet_hub.errors import ConfigurationError
 from resnet_hub.hardware import count_cores
 from resnet_hub.hub import ResNetForImageClassification
@@ -53,9 +53,10 @@ class Predictor:
             :func:`resnet_hub.convert.load` takes. Its weights are read now; later changes are not seen.
         backend: ``"torch"``, ``"openvino"``, or ``"auto"``: OpenVINO on CPUs where it is installed, else PyTorch.
         device: Where to compute; default CUDA where there is one, else the CPU.
-        precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 where the machine has it in hardware. Close calls are
-            decided in fp32 then, so that the best class is always fp32's, and scores are within 0.02 of it.
+        precision: ``"fp32"``, ``"bf16"``, ``"int8"``, or ``"auto"``: bf16 where the machine has it in hardware. Close
+            calls are decided in fp32 then, so that the best class is fp32's, and scores of bf16 are within 0.02.
         threads: That decode images and, with OpenVINO, compute; default: one for each core of this process.
+        training_images: For int8, which is fitted to some of them; a dataset's column will do.
 
     Attributes:
         model: On ``device``.
@@ -65,6 +66,7 @@ class Predictor:
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         ConfigurationError: a value that cannot be had on this machine.
+        ImageError: one of ``training_images`` cannot be decoded.
     """
 
     def __init__(
@@ -75,15 +77,19 @@ class Predictor:
         device: str | torch.device | None = None,
         precision: Precision = "auto",
         threads: int | None = None,
+        training_images: Sequence[ImageSource] | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() and backend != "openvino" else "cpu"))
         if not isinstance(model, ResNetForImageClassification):
             model = convert.load(model)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
-        self.engine = make_engine(self.model, backend, precision, self.device, threads)
-        self._logits = SharedBatches(self.engine)
         self.readers = ThreadPoolExecutor(threads or count_cores(), "reader")
         self._room_to_read = threading.BoundedSemaphore(threads or count_cores())
+        pixels = None
+        if precision == "int8" and training_images is not None and len(training_images):
+            pixels = self.pixels([training_images[i] for i in quantization.choose(len(training_images))])
+        self.engine = make_engine(self.model, backend, precision, self.device, threads, pixels)
+        self._logits = SharedBatches(self.engine)
 
     @property
     def label_names(self) -> list[str]:

@@ -57,6 +57,28 @@ def test_a_folder_becomes_csv_and_a_broken_image_is_a_row_with_its_error(hands, 
         assert float(row["score"]) == pytest.approx(first["score"], abs=1e-3)
 
 
+def test_int8_is_fitted_to_the_images_of_a_folder(hands, tiny_checkpoint, tmp_path):
+    pytest.importorskip("nncf")
+    (hands / "broken.png").unlink()
+    options = ("--precision", "int8", "--training-images", hands, "--format", "jsonl")
+    rows = run("predict", hands, "--model", tiny_checkpoint, *options).stdout.splitlines()
+    predictor = Predictor(tiny_checkpoint, precision="fp32")
+    assert len(rows) == 3
+    for row in map(json.loads, rows):
+        assert row["predictions"][0]["label"] == predictor(row["file"])[0]["label"]
+
+
+@pytest.mark.parametrize("options", [("--precision", "int8"), ("--training-images", "photos")])
+@pytest.mark.parametrize("command", [("predict", "a.png"), ("export",)])
+def test_int8_and_training_images_go_together(command, options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["resnet-hub", *command, *options])
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "--precision int8 and --training-images go together" in capsys.readouterr().err
+
+
 def test_json_lines_go_to_stdout_and_nothing_else_does(hands, tiny_checkpoint):
     done = run("predict", hands / "a.png", hands / "gone.png", "-m", tiny_checkpoint, "--format", "jsonl", code=1)
     first, second = map(json.loads, done.stdout.splitlines())

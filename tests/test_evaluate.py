@@ -1,6 +1,7 @@
 """train/evaluate.py: several checkpoints on one dataset, exactly, on any number of processes."""
 
 import csv
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_other_classes_are_refused(checkpoint):
     [
         ({"checkpoints": ()}, "name at least one checkpoint"),
         ({"predictions": Path("table.xlsx")}, "must end in .csv or .parquet"),
+        ({"precision": "int8"}, "--precision is for --backend openvino"),
         ({"max_samples": 0}, "--max_samples must be at least 1, got 0"),
     ],
 )
@@ -132,8 +134,11 @@ def test_calibration_error_is_the_gap_between_scores_and_accuracy():
 def test_what_the_page_computes_measures_the_same(checkpoint, colors, capsys):
     pytest.importorskip("openvino")
     rows = []
-    for backend in ("torch", "openvino"):
-        main(EvaluationConfig((str(checkpoint),), str(colors), backend=backend, dataloader_num_workers=0))
+    precisions = [("torch", "auto"), ("openvino", "auto"), ("openvino", "int8")]
+    for backend, precision in precisions[: 3 if importlib.util.find_spec("nncf") else 2]:
+        options = {"backend": backend, "precision": precision, "dataloader_num_workers": 0}
+        main(EvaluationConfig((str(checkpoint),), str(colors), **options))
         rows.append(cells(capsys.readouterr().out, str(checkpoint)))
-    assert rows[1][1:3] == rows[0][1:3]
-    assert float(rows[1][3]) == pytest.approx(float(rows[0][3]), abs=0.02)
+    for row in rows[1:]:
+        assert row[1:3] == rows[0][1:3]
+        assert float(row[3]) == pytest.approx(float(rows[0][3]), abs=0.02)

@@ -11,9 +11,9 @@ import torch
 
 from resnet_hub import ConfigurationError, ResNetForImageClassification
 from resnet_hub.calibration import Calibration
+from resnet_hub.engines.openvino_engine import import_openvino
 from resnet_hub.export import TOLERANCE, export_checkpoint
 from resnet_hub.graph import fold_batch_norm
-from resnet_hub.openvino_engine import import_openvino
 
 
 @pytest.fixture(scope="module", params=["torchvision", "keras"])
@@ -91,6 +91,29 @@ def test_openvino_gives_the_checkpoints_logits(model, pixels, tmp_path):
     check_metadata({name: network.get_rt_info(["model_info", name]).astype(str) for name in names}, model)
 
 
+def test_int8_is_smaller_and_says_so(tiny_checkpoint, tmp_path, capfd):
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    model = ResNetForImageClassification.from_pretrained(tiny_checkpoint)
+    images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+    exact = export_checkpoint(model, "openvino", tmp_path / "exact.xml")
+    rounded = export_checkpoint(model, "openvino", tmp_path / "rounded.xml", training_images=images)
+    assert rounded.with_suffix(".bin").stat().st_size < exact.with_suffix(".bin").stat().st_size / 2
+    networks = [openvino.Core().read_model(file) for file in (exact, rounded)]
+    assert [n.get_rt_info(["model_info", "precision"]).astype(str) for n in networks] == ["fp32", "int8"]
+    pixels = model.preprocessing([model.preprocessing.load(image) for image in images]).contiguous().numpy()
+    logits = [openvino.compile_model(network, "CPU")({"pixels": pixels})["logits"] for network in networks]
+    assert 0 < np.abs(logits[1] - logits[0]).max() < 0.2 * np.abs(logits[0]).max()
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("format", "count"), [("onnx", 3), ("openvino", 0)])
+def test_int8_without_what_it_needs_is_refused(model, tmp_path, format, count):
+    images = [np.zeros((8, 8, 3), np.uint8)] * count
+    with pytest.raises(ConfigurationError, match="written as OpenVINO IR, and fitted to at least one image"):
+        export_checkpoint(model, format, training_images=images)
+
+
 def test_the_command_writes_a_file_and_says_which(tiny_checkpoint, tmp_path):
     pytest.importorskip("onnx")
     command = [sys.executable, "-m", "resnet_hub", "export", str(tiny_checkpoint), "--format", "onnx"]
@@ -130,7 +153,7 @@ def test_a_place_that_cannot_be_written_is_named(model, tmp_path):
 def test_openvino_reports_nothing_to_its_makers():
     pytest.importorskip("openvino")
     code = (
-        "import sys; from resnet_hub.openvino_engine import import_openvino; import_openvino().Core();"
+        "import sys; from resnet_hub.engines.openvino_engine import import_openvino; import_openvino().Core();"
         "assert 'openvino' in sys.modules and 'openvino_telemetry' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

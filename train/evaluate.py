@@ -20,13 +20,14 @@ import datasets
 import numpy as np
 import tyro
 from accelerate import Accelerator
+from PIL import Image
 
 from resnet_hub import ResNetForImageClassification, convert
-from resnet_hub.backends import make_engine
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset, public_name
 from resnet_hub.data_checks import check_dataset
+from resnet_hub.engines import Precision, make_engine, quantization
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
 from train.engine import Predictions, evaluate
@@ -60,6 +61,8 @@ class EvaluationConfig:
     """no: fp32, as the weights are loaded. auto: bf16 where this machine computes it fast."""
     backend: Literal["torch", "openvino"] = "torch"
     """torch: the network as it is, exact. openvino: as the page computes on CPUs; --mixed_precision does not apply."""
+    precision: Precision = "auto"
+    """Of openvino: fp32, bf16, int8 (fitted to images of the train split), or auto, bf16 where the processor has it."""
     dataloader_num_workers: int = 1
     """Processes that read images beside each evaluating process; 0 for none."""
     predictions: Path | None = None
@@ -72,6 +75,8 @@ class EvaluationConfig:
             raise ConfigurationError("name at least one checkpoint: a folder or a Hub id")
         if self.predictions is not None and self.predictions.suffix not in (".csv", ".parquet"):
             raise ConfigurationError(f"--predictions must end in .csv or .parquet, got {self.predictions}")
+        if self.backend == "torch" and self.precision != "auto":
+            raise ConfigurationError("--precision is for --backend openvino: use --mixed_precision, or that backend")
         for name in ("max_samples", "per_device_eval_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigurationError(f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -81,14 +86,14 @@ def main(config: EvaluationConfig) -> None:
     accelerator = make_accelerator(config.mixed_precision)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    rows = load_split(config, accelerator)
+    rows, training_images = load_splits(config, accelerator)
     table, predicted, matrices, notes = [], [], {}, []
     for name in config.checkpoints:
         with accelerator.main_process_first():  # the others then find the download in the cache
             model = convert.read(name).to(accelerator.device)
         labelled = with_labels_of(rows, model, name)
         start = time.perf_counter()
-        predictions = predict(accelerator, model, labelled, config)
+        predictions = predict(accelerator, model, labelled, config, training_images)
         seconds = time.perf_counter() - start
         notes += [f"{name}: {note}." for note in (model.origin.notes if model.origin else ())]
         table.append(table_row(name, model, predictions, seconds))
@@ -110,19 +115,28 @@ def main(config: EvaluationConfig) -> None:
     accelerator.end_training()
 
 
-def load_split(config: EvaluationConfig, accelerator: Accelerator) -> datasets.Dataset:
-    """The images to measure on. Raises ``DatasetError`` where some have no class or cannot be read."""
+def load_splits(
+    config: EvaluationConfig, accelerator: Accelerator
+) -> tuple[datasets.Dataset, list[Image.Image] | None]:
+    """The images to measure on, and those that int8 is fitted to, where that is asked for.
+
+    Raises:
+        DatasetError: some have no class or cannot be read.
+    """
     with accelerator.main_process_first():
-        rows = load_image_dataset(
+        splits = load_image_dataset(
             config.dataset_name,
             image_column=config.image_column_name,
             label_column=config.label_column_name,
             image_dir=config.image_dir,
-        )[config.split]
+        )
+        rows = splits[config.split]
         if config.max_samples is not None:
             rows = rows.select(range(min(len(rows), config.max_samples)))
         check_dataset(datasets.DatasetDict({config.split: rows}))
-    return rows
+    if config.precision != "int8":
+        return rows, None
+    return rows, splits["train"].select(quantization.choose(len(splits["train"])))["image"][:]
 
 
 def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, name: str) -> datasets.Dataset:
@@ -141,14 +155,21 @@ def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, 
 
 
 def predict(
-    accelerator: Accelerator, model: ResNetForImageClassification, rows: datasets.Dataset, config: EvaluationConfig
+    accelerator: Accelerator,
+    model: ResNetForImageClassification,
+    rows: datasets.Dataset,
+    config: EvaluationConfig,
+    training_images: list[Image.Image] | None,
 ) -> Predictions:
     batches = EvaluationBatches(
         len(rows), config.per_device_eval_batch_size, accelerator.process_index, accelerator.num_processes
     )
     loader = make_loader(rows, batches, Collate(model.preprocessing), num_workers=config.dataloader_num_workers)
     if config.backend != "torch":
-        model.forward = make_engine(model, config.backend, device=accelerator.device)
+        prepare = model.preprocessing
+        pixels = None if training_images is None else prepare([prepare.load(image) for image in training_images])
+        options = {"device": accelerator.device, "training_pixels": pixels}
+        model.forward = make_engine(model, config.backend, config.precision, **options)
     with accelerator.autocast():
         return evaluate(accelerator, model, loader, description="evaluation")
 

@@ -1,6 +1,7 @@
 """OpenVINO runs networks on CPUs several times faster than PyTorch does, with bf16 where the processor has it."""
 
 import ctypes
+import hashlib
 import importlib
 import logging
 import sys
@@ -13,33 +14,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_hub import compile_cache
+from resnet_hub.engines import compile_cache
 from resnet_hub.errors import ConfigurationError
 from resnet_hub.graph import fold_batch_norm, write_graph
 from resnet_hub.hub import ResNetForImageClassification
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+#: In which OpenVINO does what is not done in int8, too.
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 def import_openvino() -> ModuleType:
-    """The ``openvino`` package, without its reports of each import and conversion to its makers.
+    """The ``openvino`` package. Raises ``ConfigurationError`` where it is not installed, or does not run."""
+    try:
+        return import_without_telemetry("openvino")
+    except (ImportError, OSError) as error:
+        raise ConfigurationError(
+            f"OpenVINO cannot be used here ({error}): pip install openvino, or choose the torch backend"
+        ) from error
+
+
+def import_without_telemetry(name: str) -> ModuleType:
+    """A package of OpenVINO's, without its reports of each import and conversion to its makers.
 
     It sends them wherever it finds ``openvino_telemetry``, which comes with it, and without asking; where that package
     is not found it has a stand-in that sends nothing.
 
     Raises:
-        ConfigurationError: it is not installed, or does not run here.
+        ImportError, OSError: it is not installed, or does not run here.
     """
     telemetry = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # to the import system: there is no such package
     try:
-        return importlib.import_module("openvino")
-    except (ImportError, OSError) as error:
-        raise ConfigurationError(
-            f"OpenVINO cannot be used here ({error}): pip install openvino, or choose the torch backend"
-        ) from error
+        return importlib.import_module(name)
     finally:
         del sys.modules["openvino_telemetry"]
         if telemetry is not None:
@@ -75,19 +83,31 @@ class OpenVINOEngine:
 
     Args:
         model: In evaluation mode; stays as it is.
-        precision: ``"fp32"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
         threads: That compute one pass.
+        training_pixels: (N, 3, image_size, image_size), for int8; see :mod:`resnet_hub.engines.quantization`.
+
+    Raises:
+        ConfigurationError: OpenVINO or what it needs for int8 cannot be had here.
     """
 
     name = "openvino"
 
-    def __init__(self, model: ResNetForImageClassification, precision: str, threads: int) -> None:
+    def __init__(
+        self,
+        model: ResNetForImageClassification,
+        precision: str,
+        threads: int,
+        training_pixels: Tensor | None = None,
+    ) -> None:
         self.precision = precision
         with own_signal_stack():
-            self._request, self._content = self._compiled(model, precision, threads)
+            self._request, self._content = self._compiled(model, precision, threads, training_pixels)
 
     @staticmethod
-    def _compiled(model: ResNetForImageClassification, precision: str, threads: int) -> tuple[Any, Any | None]:
+    def _compiled(
+        model: ResNetForImageClassification, precision: str, threads: int, training_pixels: Tensor | None
+    ) -> tuple[Any, Any | None]:
         """What runs the network, and the memory that must outlive it, where that came from the cache."""
         openvino = import_openvino()
         core = openvino.Core()
@@ -97,10 +117,11 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
         }
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        key = compile_cache.cache_key(model, model.image_size, openvino.get_version(), processor, precision)
+        images = None if training_pixels is None else hashlib.sha256(training_pixels.contiguous().numpy()).hexdigest()
+        key = compile_cache.cache_key(model, model.image_size, openvino.get_version(), processor, precision, images)
         compiled, content = _read(openvino, core, key, config)
         if compiled is None:
-            compiled = core.compile_model(openvino_model(model), "CPU", config)
+            compiled = core.compile_model(openvino_model(model, training_pixels), "CPU", config)
             compile_cache.keep(key, compiled.export_model().getvalue())
         return compiled.create_infer_request(), content
 
@@ -124,8 +145,12 @@ def _read(openvino: ModuleType, core: Any, key: str, config: dict[str, Any]) -> 
         return None, None
 
 
-def openvino_model(model: ResNetForImageClassification) -> Any:
-    """``openvino.Model`` from ``pixels`` (N, 3, image_size, image_size) to ``logits`` (N, classes), fp32."""
+def openvino_model(model: ResNetForImageClassification, training_pixels: Tensor | None = None) -> Any:
+    """``openvino.Model`` from ``pixels`` (N, 3, image_size, image_size) to ``logits`` (N, classes), both fp32.
+
+    Args:
+        training_pixels: Quantises it to int8.
+    """
     openvino = import_openvino()
     writer = _Writer(openvino.opset13)
     side = model.image_size
@@ -133,7 +158,12 @@ def openvino_model(model: ResNetForImageClassification) -> Any:
     pixels.output(0).set_names({"pixels"})
     logits = write_graph(fold_batch_norm(model), writer, pixels)
     logits.output(0).set_names({"logits"})
-    return openvino.Model([logits], [pixels], model.architecture)
+    network = openvino.Model([logits], [pixels], model.architecture)
+    if training_pixels is None:
+        return network
+    from resnet_hub.engines.quantization import quantize
+
+    return quantize(network, training_pixels)
 
 
 class _Writer:

@@ -1,6 +1,7 @@
 """Whatever computes the logits, the answers are those of the plain network in fp32."""
 
 import ctypes
+import functools
 import os
 import stat
 import subprocess
@@ -17,15 +18,14 @@ from resnet_hub import (
     ConfigurationError,
     Predictor,
     ResNetForSigns,
-    backends,
-    compile_cache,
+    engines,
     hardware,
-    openvino_engine,
 )
-from resnet_hub.backends import CLOSE_CALL, CheckedEngine, make_engine
-from resnet_hub.batching import SharedBatches
 from resnet_hub.calibration import Calibration, probabilities
+from resnet_hub.data import load_image_dataset
 from resnet_hub.drawn_signs import draw_signs
+from resnet_hub.engines import CLOSE_CALLS, CheckedEngine, compile_cache, make_engine, openvino_engine, quantization
+from resnet_hub.engines.batching import SharedBatches
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models" / "signs-resnet50"
@@ -75,32 +75,70 @@ def test_logits_in_fp32_are_equal_up_to_rounding(model, pixels, backend):
         torch.testing.assert_close(found, plain(model, batch), rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture(
-    scope="module", params=["drawn hands", "signs", pytest.param("cifar10", marks=pytest.mark.slow)], name="answers"
-)
-def answers_of_the_shipped_model(request) -> tuple[torch.Tensor, torch.Tensor]:
+@functools.cache
+def answers_of_the_shipped_model(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels and probabilities, of images that it knows and of other things, where it is unsure."""
-    if request.param == "drawn hands":
+    if name == "drawn hands":
         images = draw_signs(60, 7)[0]
-    elif not SHARED or not (Path(SHARED) / request.param).is_dir():
-        pytest.skip(f"RESNET_HUB_DATA has no {request.param}")
+    elif not SHARED or not (Path(SHARED) / name).is_dir():
+        pytest.skip(f"RESNET_HUB_DATA has no {name}")
     else:
-        from resnet_hub.data import load_image_dataset
-
-        test = load_image_dataset(request.param)["test"]
+        test = load_image_dataset(name)["test"]
         images = test.select(range(min(2000, len(test))))["image"][:]
     predictor = Predictor(SHIPPED, backend="torch", device="cpu", precision="fp32")
     pixels = predictor.pixels(images)
     return pixels, probabilities(plain(predictor.model, pixels), predictor.model.calibration)
 
 
-def test_the_shipped_model_answers_in_bf16_as_in_fp32(answers, backend):
-    pixels, expected = answers
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("torch", "drawn hands"),
+        ("torch", "signs"),
+        ("openvino", "drawn hands"),
+        ("openvino", "signs"),
+        pytest.param("openvino", "cifar10", marks=pytest.mark.slow),
+    ],
+)
+def test_the_shipped_model_answers_in_bf16_as_in_fp32(backend, name):
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    pixels, expected = answers_of_the_shipped_model(name)
     predictor = Predictor(SHIPPED, backend=backend, device="cpu", precision="bf16")
     logits = torch.cat([predictor.engine(batch) for batch in pixels.split(100)])
     found = probabilities(logits, predictor.model.calibration)
     assert (found.argmax(1) == expected.argmax(1)).float().mean() >= SAME_BEST
     assert (found - expected).abs().max() <= SCORE_TOLERANCE
+
+
+@pytest.fixture
+def int8_images() -> np.ndarray:
+    pytest.importorskip("nncf")
+    return np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
+
+
+def test_int8_answers_as_fp32_and_is_fitted_once(model, int8_images, cache, monkeypatch):
+    images = list(int8_images)
+    exact = Predictor(model, precision="fp32")
+    expected = [answer[0]["label"] for answer in exact(images)]
+    for _ in range(2):
+        predictor = Predictor(model, precision="int8", training_images=int8_images)
+        assert (predictor.engine.name, predictor.engine.precision) == ("openvino", "int8")
+        assert [answer[0]["label"] for answer in predictor(images)] == expected
+        pixels = predictor.pixels(images)
+        assert not torch.allclose(predictor.engine(pixels), exact.engine(pixels), rtol=1e-4)  # it is rounded
+        monkeypatch.setattr(quantization, "quantize", lambda *_: pytest.fail("fitted again"))
+
+
+@pytest.mark.slow
+def test_the_shipped_model_answers_in_int8_as_in_fp32(int8_images):
+    fitted_to, _ = draw_signs(60, 3)
+    fp32 = Predictor(SHIPPED, device="cpu", precision="fp32")
+    int8 = Predictor(SHIPPED, device="cpu", precision="int8", training_images=fitted_to)
+    pixels = fp32.pixels(draw_signs(300, 7)[0])
+    expected, found = (torch.cat([p.engine(batch) for batch in pixels.split(30)]) for p in (fp32, int8))
+    assert (found.argmax(1) == expected.argmax(1)).float().mean() >= SAME_BEST
+    assert not torch.equal(found, expected)
 
 
 class Fixed:
@@ -118,7 +156,7 @@ class Fixed:
 
 
 def test_only_close_calls_are_computed_again(model):
-    close = CLOSE_CALL / 2  # of logits, so a quarter of that between two probabilities
+    close = CLOSE_CALLS["bf16"] / 2  # of logits, so a quarter of that between two probabilities
     fast = Fixed([[3.0, 0, 0, 0, 0, 0], [3.0, 3 + close, 0, 0, 0, 0], [0, 3.0, 0, 0, 0, 0]])
     exact = Fixed([[9.0, 0, 0, 0, 0, 0]])
     made = []
@@ -155,9 +193,9 @@ def test_openvino_is_imported_when_it_computes_and_not_before():
 @pytest.mark.parametrize("failing", ["absent", "broken"])
 def test_where_openvino_does_not_run_pytorch_does(model, pixels, failing, monkeypatch):
     if failing == "absent":
-        monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
     else:
-        monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: name)
+        monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: name)
         monkeypatch.setitem(sys.modules, "openvino", None)
     engine = make_engine(model, "auto", "fp32")
     assert engine.name == "torch"
@@ -166,7 +204,7 @@ def test_where_openvino_does_not_run_pytorch_does(model, pixels, failing, monkey
 
 def test_bf16_is_chosen_where_the_processor_has_it(model, monkeypatch):
     for has_it, precision in [(True, "bf16"), (False, "fp32")]:
-        monkeypatch.setattr(backends, "computes_bf16_fast", lambda device, has_it=has_it: has_it)
+        monkeypatch.setattr(engines, "computes_bf16_fast", lambda device, has_it=has_it: has_it)
         assert make_engine(model, "torch").precision == precision
 
 
@@ -174,7 +212,11 @@ def test_bf16_is_chosen_where_the_processor_has_it(model, monkeypatch):
     ("options", "reason"),
     [
         ({"backend": "onnx"}, "backend must be one of auto, torch, openvino"),
-        ({"precision": "int4"}, "precision must be one of auto, fp32, bf16"),
+        ({"precision": "int4"}, "precision must be one of auto, fp32, bf16, int8"),
+        ({"precision": "int8"}, "give some \\(training_images\\)"),
+        ({"precision": "int8", "training_pixels": torch.empty(0, 3, 64, 64)}, "give some"),
+        ({"precision": "int8", "backend": "torch"}, "computed by OpenVINO on the CPU"),
+        ({"precision": "int8", "device": "cuda"}, "computed by OpenVINO on the CPU"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"backend": "openvino", "device": "cuda"}, "choose the torch backend"),
     ],
@@ -184,10 +226,20 @@ def test_what_cannot_be_had_is_refused(model, options, reason):
         make_engine(model, **({"device": torch.device(options.pop("device", "cpu"))} | options))
 
 
-def test_without_openvino_the_next_step_is_named(model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ConfigurationError, match="pip install openvino"):
-        make_engine(model, "openvino")
+@pytest.mark.parametrize("package", ["openvino", "nncf"])
+def test_without_what_it_needs_the_next_step_is_named(model, package, monkeypatch):
+    if package != "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError, match=f"pip install {package}"):
+        make_engine(model, "openvino", "int8", training_pixels=torch.zeros(1, 3, 64, 64))
+
+
+def test_int8_is_fitted_to_few_images_from_all_over_the_dataset():
+    assert list(quantization.choose(5)) == [0, 1, 2, 3, 4]
+    chosen = quantization.choose(10_000)
+    assert (len(set(chosen)), chosen[0], chosen[-1]) == (quantization.MAX_IMAGES, 0, 9_999)
+    assert max(np.diff(chosen)) <= 34
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("150000 100000", 2), ("50000 100000", 1), ("max 100000", 8), (None, 8)])
@@ -213,10 +265,8 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def compiled(monkeypatch) -> list[str]:
     """Grows with every network that is compiled rather than read."""
-    from resnet_hub import openvino_engine
-
     names, build = [], openvino_engine.openvino_model
-    monkeypatch.setattr(openvino_engine, "openvino_model", lambda model: names.append("one") or build(model))
+    monkeypatch.setattr(openvino_engine, "openvino_model", lambda *told: names.append("one") or build(*told))
     return names
 
 
