@@ -98,13 +98,14 @@ def _introduction(config: dict[str, Any]) -> str:
     narrow = " (a reduced one, see `model_args` in config.json)" if "model_args" in config else ""
     written = "Converted to" if "origin" in config else "Written from scratch with"
     return (
-        f"# {_title(config)}\n\n"
-        f"A {_title(config)}{narrow} that sorts images into {config['num_classes']} classes: {names}. It takes RGB "
-        f"images of any size, which are resized to {side} x {side} px. {written} resnet_hub."
+        f"# {network_name(config)}\n\n"
+        f"A {network_name(config)}{narrow} that sorts images into {config['num_classes']} classes: {names}. It takes "
+        f"RGB images of any size, which are resized to {side} x {side} px. {written} resnet_hub."
     )
 
 
-def _title(config: dict[str, Any]) -> str:
+def network_name(config: dict[str, Any]) -> str:
+    """As a person writes it: ResNet-50, of a ``config.json``."""
     return config["architecture"].replace("resnet", "ResNet-").replace("_keras", " as a Keras course builds it")
 
 

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import datasets
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from resnet_hub import CheckpointError, ConfigurationError, Predictor, ResNetForSigns, data, drawn_signs
-from resnet_hub.demo import answers, archives, batch, feedback, inspection, models, samples
+from resnet_hub.demo import answers, archives, batch, classify, feedback, inspection, models, samples
 from resnet_hub.demo.feedback import FeedbackStore
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.errors import DatasetError, ImageError
@@ -362,3 +363,16 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="choose another"):
         FeedbackStore(tmp_path / "file" / "kept")
+
+
+# -- what the page says of a model -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"architecture": "resnet101"}, "ResNet-101"), ({"variant": "keras"}, "ResNet-50 as a Keras course builds it")],
+)
+def test_a_network_is_called_what_it_is(options, name):
+    with torch.device("meta"):
+        model = ResNetForSigns(**options)
+    assert classify.model_facts(model).startswith(f"{name} · 6 classes")

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
+from starlette.testclient import TestClient
 
 from resnet_hub import Predictor
-from resnet_hub.demo import server
+from resnet_hub.demo import build_demo, server
 from resnet_hub.demo.janitor import Janitor
+from resnet_hub.demo.models import ModelLibrary
+from resnet_hub.demo.samples import SampleLibrary
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,21 @@ def test_many_at_once_are_all_answered(url):
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 20
+
+
+def test_calls_leave_nothing_behind(hands_and_animals):
+    library = ModelLibrary(hands_and_animals)
+    demo = build_demo(library, SampleLibrary(["drawn-signs"])).queue(api_open=False)
+    app = server.build_server(demo, library, host="127.0.0.1", port=7860)
+    inline = "data:image/png;base64," + base64.b64encode(png()).decode()
+    with TestClient(app) as client:
+        for _ in range(3):
+            call = client.post("/gradio_api/call/classify", json={"data": [{"url": inline}, "hands"]})
+            answer = client.get(f"/gradio_api/call/classify/{call.json()['event_id']}")
+            assert "event: complete" in answer.text
+    assert demo.state_holder.capacity == server.MAX_SESSIONS
+    assert demo.state_holder.session_data == {}
+    assert demo.state_holder.time_last_used == {}
 
 
 def test_a_password_closes_the_plain_route(start_app, tiny_checkpoint):

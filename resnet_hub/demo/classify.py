@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from resnet_hub import drawn_signs
-from resnet_hub.card import plain
+from resnet_hub.card import network_name, plain
 from resnet_hub.demo import answers, help
 from resnet_hub.demo.feedback import FeedbackStore
 from resnet_hub.demo.fetch import fetch_image
@@ -313,7 +313,7 @@ def title(predictor: Predictor) -> str:
 
 def introduction(predictor: Predictor) -> str:
     """The page's heading and what it does, as Markdown."""
-    network = predictor.model.architecture.replace("resnet", "ResNet-")
+    network = network_name(predictor.model.to_config())
     if _knows_signs(predictor):
         text = f"Show a hand with none to five fingers raised, and a {network} reads the number."
     else:
@@ -326,7 +326,7 @@ def introduction(predictor: Predictor) -> str:
 def model_facts(model: ResNetForImageClassification) -> str:
     """What the page's last line says of the model, as Markdown: what it is and, where that is known, how good."""
     facts = [
-        model.architecture.replace("resnet", "ResNet-"),
+        network_name(model.to_config()),
         f"{model.num_classes} classes",
         f"images of {model.image_size} × {model.image_size} px",  # noqa: RUF001
     ]

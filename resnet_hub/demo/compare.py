@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from resnet_hub.card import network_name
 from resnet_hub.demo import answers, help
 from resnet_hub.demo.models import ModelLibrary
 from resnet_hub.demo.pictures import look_inside, picture_input
@@ -74,7 +75,7 @@ def card(library: ModelLibrary, name: str, image: Any) -> str:
     best = answer.predictions[0]["label"]
     _, heatmap = look_inside(predictor, image, best, None)
     unfamiliar = "<p>Unlike its training pictures: a guess.</p>" if answer.is_unfamiliar else ""
-    facts = f"{predictor.model.architecture.replace('resnet', 'ResNet-')}, {predictor.model.image_size} px"
+    facts = f"{network_name(predictor.model.to_config())}, {predictor.model.image_size} px"
     return (
         f"<section class='card'>{title}<p class='answer'>{html.escape(best)}</p>{answers.bars(answer)}{unfamiliar}"
         f"{heatmap}<p><small>{facts}, {answers.milliseconds(seconds)}</small></p></section>"

@@ -31,6 +31,9 @@ from resnet_hub.errors import CheckpointError, ConfigurationError, ImageError, R
 MAX_BODY_BYTES = (MAX_UPLOAD_MB + 10) * 2**20
 MAX_UPLOAD_BYTES = 12 * MAX_UPLOAD_MB * 2**20
 UPLOAD_PATH = "/gradio_api/upload"
+CALL_PATH = "/gradio_api/call/"
+#: Visitors whose choices are remembered, at 160 KB each; more, and those go who were here longest ago.
+MAX_SESSIONS = 1000
 #: Of Gradio, and of no use here: the first resizes to any size that is asked for, the second shows who asked what.
 CLOSED = ("/pwa_icon", "/monitoring", "/gradio_api/monitoring")
 #: Requests to ``/predict`` that are answered together, and those that may wait for it; more are told to come back.
@@ -94,6 +97,7 @@ def build_server(
         openapi_url=None,
         middleware=[
             Middleware(Guard),
+            Middleware(ForgetCalls, demo=demo),
             Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]),
         ],
         routes=[
@@ -104,6 +108,7 @@ def build_server(
     # Gradio 6.31 looks whether a file that a request names may be read only once this is set, as launch() does: without
     # it, any file of this machine would be copied to where the pages read uploads.
     demo.has_launched = True
+    demo.state_session_capacity = MAX_SESSIONS
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SSR mode is not supported")  # said whether it is asked for or not
         gr.mount_gradio_app(
@@ -160,6 +165,27 @@ class Guard:
                 raise
         if body.is_too_large and not body.has_answered:
             await _too_large(limit)(scope, receive, send)
+
+
+class ForgetCalls:
+    """ASGI middleware: what Gradio keeps of a call goes with the answer, where it belongs to no visitor's session.
+
+    It gives such a call a session of its own, with a copy of what all components of the page are, and none ever asks
+    for that again: after 10,000 calls, which it would keep, those are 1.6 GB.
+    """
+
+    def __init__(self, app: ASGIApp, demo: gr.Blocks) -> None:
+        self._app = app
+        self._demo = demo
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and scope["method"] == "GET" and CALL_PATH in scope["path"]:
+                session = scope["path"].rstrip("/").rpartition("/")[2]  # Gradio names such a session after the call
+                self._demo.state_holder.session_data.pop(session, None)
+                self._demo.state_holder.time_last_used.pop(session, None)
 
 
 class _BoundedBody:
