@@ -130,7 +130,11 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that is bound before anything is loaded. Raises ``ConfigurationError`` where that cannot be."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # For its connections, which asyncio does not see to where the socket is not its own: a response is sent in two
+        # parts, and the second would wait 40 ms for the browser to acknowledge the first.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port} ({error.strerror}), the port may be in use: choose another with --port"
