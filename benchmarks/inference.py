@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py                        # batches at 64 and 224 px, files to labels, start-up
     python benchmarks/inference.py --quick                # a look at whether it runs; its figures mean little
-    python benchmarks/inference.py --json-file speed.json
+    python benchmarks/inference.py --tables files --json-file speed.json
 
 All have the weights of one checkpoint, and all take turns, so that what else the machine does meets all of them. A
 figure is the median over the rounds, with the lowest and highest in parentheses. All compute on the CPU as they do by
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 # The script runs from a checkout, from any directory, without being installed.
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +55,7 @@ from resnet_hub.export import export_checkpoint
 PACKAGES = ("torch", "torchvision", "timm", "transformers", "onnxruntime", "openvino", "numpy", "pillow")
 OURS, INT8, READING = "resnet_hub", "in int8", "of which reading"
 EAGER, PIPELINE = "torchvision", "transformers.pipeline"
+Table = Literal["64", "224", "files", "grad-cam", "start"]
 LIMITS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 #: Seconds of calls after which a turn is over: from three calls on, and sooner where three would take too long.
 TURN_SECONDS, LONG_TURN_SECONDS = 0.3, 2.0
@@ -90,6 +91,7 @@ class Row(NamedTuple):
 def main(
     model: Path = ROOT / "models" / "signs-resnet50",
     rounds: int = 5,
+    tables: tuple[Table, ...] = ("64", "224", "files", "grad-cam", "start"),
     quick: bool = False,
     json_file: Path | None = None,
 ) -> None:
@@ -98,28 +100,32 @@ def main(
     Args:
         model: Checkpoint folder.
         rounds: How often each takes its turn, at least 5 for figures to show.
+        tables: Which to make: the network at 64 or 224 px, from files to labels, heatmaps, starting Python.
         quick: Two rounds, few batches, no start-up, and all in one process.
         json_file: Write figures, versions and hardware there too.
     """
     rounds, part = (2, at_once) if quick else (rounds, apart)
-    sizes, batches = ((64,), (1, 8)) if quick else ((64, 224), (1, 8, 32, 128))
+    tables, batches = (("64", "files", "grad-cam"), (1, 8)) if quick else (tables, (1, 8, 32, 128))
     limits = {name: part(matrix_product_gflops, dtype) for name, dtype in LIMITS.items()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        tables = {}
-        for side in sizes:
-            checks, rows = part(networks, model, side, batches, rounds, limits, folder)
-            tables[f"Network, {side} px, ms a batch"] = rows
-            print("\n".join(checks))
-        tables["From file to label, ms"] = part(files, model, rounds, folder)
-        tables["Grad-CAM, ms"] = [part(heatmap, model, rounds)]
-        if not quick:
-            tables["From starting Python to the first label, ms"] = starts(model, folder)
+        made = {}
+        for side in (64, 224):
+            if str(side) in tables:
+                checks, rows = part(networks, model, side, batches, rounds, limits, folder)
+                made[f"Network, {side} px, ms a batch"] = rows
+                print("\n".join(checks))
+        if "files" in tables:
+            made["From file to label, ms"] = part(files, model, rounds, folder)
+        if "grad-cam" in tables:
+            made["Grad-CAM, ms"] = [part(heatmap, model, rounds)]
+        if "start" in tables:
+            made["From starting Python to the first label, ms"] = starts(model, folder)
     print(f"\nLimits, as products of {MATRIX_SIDE} x {MATRIX_SIDE} matrices: ", end="")
     bandwidth = part(copy_gigabytes_per_second)
     print(", ".join(f"{name} {limit:,.0f} GFLOP/s" for name, limit in limits.items()), end="")
     print(f"; copying memory: {bandwidth:.0f} GB/s")
-    for title, rows in tables.items():
+    for title, rows in made.items():
         print(f"\n{title}\n\n{as_table(rows)}")
     if json_file is not None:
         content = {
@@ -127,7 +133,7 @@ def main(
                 {"task": row.task, "share of limit": row.share, "ms": {k: v._asdict() for k, v in row.times.items()}}
                 for row in rows
             ]
-            for title, rows in tables.items()
+            for title, rows in made.items()
         }
         ceilings = {"GFLOP/s": limits, "copying, GB/s": bandwidth}
         write_json(
@@ -229,6 +235,10 @@ def files(model: Path, rounds: int, folder: Path) -> list[Row]:
     """From a file to the best label: decoding, resizing, the network; reading alone (ours) beside it."""
     predictor = Predictor(model, device="cpu")
     peers = {OURS: lambda names: predictor(names, top_k=1)}
+    if importlib.util.find_spec("nncf"):
+        hands = drawn_signs.draw_signs(60, 5)[0]
+        rounded = Predictor(model, device="cpu", precision="int8", training_images=hands)
+        peers[INT8] = lambda names: rounded(names, top_k=1)
     if "model_args" not in predictor.model.to_config():  # which transformers cannot build
         # In fp32 as all others: left to itself it computes in what the weights are stored in, and fp16 is slow on CPUs.
         options = {"device": "cpu", "dtype": torch.float32}

@@ -35,7 +35,7 @@ def describe(packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def matrix_product_gflops(dtype: torch.dtype, device: str = "cpu", runs: int = 7) -> float:
+def matrix_product_gflops(dtype: torch.dtype, device: str = "cpu", runs: int = 30) -> float:
     """The best of ``runs`` products of two square matrices: what convolutions cannot exceed, in GFLOP/s."""
     left, right = (torch.randn(MATRIX_SIDE, MATRIX_SIDE).to(device, dtype) for _ in range(2))
     return 2 * MATRIX_SIDE**3 / min(seconds_of(lambda: left @ right, device) for _ in range(runs)) / 1e9
