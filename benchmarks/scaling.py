@@ -149,13 +149,16 @@ def observe(command: list[Any], end_after_start: bool = False) -> tuple[float, f
 
 
 def memory_of(pid: int) -> float:
-    """Of a process and all below it, shared pages counted once, in MB. Linux only; elsewhere it is not told."""
+    """Of a process and all below it, shared pages counted once, in MB. Linux only; elsewhere it is not told.
+
+    Mapped files are not counted, the dataset's among them: the system takes their pages back when it needs them.
+    """
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0.0
-    own = int(re.search(r"^Pss:\s+(\d+)", rollup, flags=re.MULTILINE)[1]) / 1024
+    own = int(re.search(r"^Pss_Anon:\s+(\d+)", rollup, flags=re.MULTILINE)[1]) / 1024
     return own + sum(memory_of(int(child)) for child in children)
 
 

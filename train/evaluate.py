@@ -151,7 +151,16 @@ def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, 
             f"{name} knows the classes {', '.join(model.label_names[:10])}; the dataset has {', '.join(names[:10])}: "
             f"{advice}"
         )
-    return rows.align_labels_with_mapping({label: i for i, label in enumerate(model.label_names)}, "label")
+    if list(names) == model.label_names:
+        return rows
+    # The label column alone: align_labels_with_mapping would write all images anew.
+    numbers = np.array([model.label_names.index(label) for label in names])[np.asarray(rows["label"][:])]
+    feature = datasets.ClassLabel(names=model.label_names)
+    return (
+        rows.add_column("renumbered", numbers, feature=feature)
+        .remove_columns("label")
+        .rename_column("renumbered", "label")
+    )
 
 
 def predict(
