@@ -137,7 +137,7 @@ def listen(host: str, port: int) -> socket.socket:
         return listener
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}), the port may be in use: choose another with --port"
+            f"cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): choose another with --port"
         ) from error
 
 

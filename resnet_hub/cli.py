@@ -83,11 +83,12 @@ def predict(
     """
     if top_k < 1:
         raise ConfigurationError(f"--top-k must be at least 1, got {top_k}")
+    fitted_to = _training_images(precision, training_images)
     sources = list(_find_images(images))
     from resnet_hub.predictor import Predictor  # takes seconds, and a wrong path should not
 
-    fitted_to = _training_images(precision, training_images)
-    predictor = Predictor(_checked_model(model), precision=precision, training_images=fitted_to)
+    with _of_training_images():
+        predictor = Predictor(_checked_model(model), precision=precision, training_images=fitted_to)
     top_k = min(top_k, len(predictor.label_names))
     rows = _answers(predictor, sources, top_k)
     failed = 0
@@ -114,10 +115,21 @@ def _training_images(precision: str, names: Sequence[str]) -> list[str] | None:
     return list(_find_images(names)) or None
 
 
+@contextlib.contextmanager
+def _of_training_images() -> Iterator[None]:
+    """An image that cannot be read is one of them: those to classify are read later, and are rows when they fail."""
+    try:
+        yield
+    except ImageError as error:
+        raise ConfigurationError(f"--training-images: {error}; or take it out") from error
+
+
 def _find_images(names: Sequence[str]) -> Iterator[str]:
     """Files and addresses, folders replaced by the images below them in the order of their names."""
     from resnet_hub.data_sources import IMAGE_SUFFIXES
 
+    if names and not any(Path(name).exists() or name.startswith(("http://", "https://")) for name in names):
+        raise ConfigurationError(f"there is no {' and no '.join(names[:5])}: check the path")
     for name in names:
         if not Path(name).is_dir():
             yield name
@@ -304,6 +316,9 @@ def convert(
         raise ConfigurationError(f"{folder} is there already: choose another folder")
     network = load(source, label_names=label_names, new_head=new_head)
     network.save_pretrained(folder)
+    if network.origin is not None and not network.origin.has_label_names:
+        known = ", ".join(network.label_names[:5])
+        print(f"{source} does not name its classes, which are {known}, ... now: --label-names does", file=sys.stderr)
     print(folder)
 
 
@@ -327,7 +342,8 @@ def export(
     from resnet_hub.export import export_checkpoint
 
     fitted_to = _training_images(precision, training_images)
-    print(export_checkpoint(read(_checked_model(model)), format, output, fitted_to))
+    with _of_training_images():
+        print(export_checkpoint(read(_checked_model(model)), format, output, fitted_to))
 
 
 def push(

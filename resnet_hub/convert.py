@@ -150,7 +150,8 @@ def _name_classes(model: ResNetForImageClassification, label_names: Sequence[str
     elif list(label_names) != model.label_names:
         known = f"{model.num_classes} classes" if is_nameless else f"the classes {', '.join(model.label_names[:10])}"
         raise ConfigurationError(
-            f"{source} knows {known}, not {', '.join(label_names[:10])}: leave label_names out, or ask for a new head"
+            f"{source} knows {known}, not {', '.join(label_names[:10])}: leave the names (label_names) out, or ask for "
+            "a new classifier (new_head)"
         )
 
 

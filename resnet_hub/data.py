@@ -238,8 +238,8 @@ def _stratified_cut(rows: Dataset, fraction: float, seed: int, name: str) -> tup
         parts = leave_out(rows, outside).train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
     except ValueError as error:
         raise DatasetError(
-            f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows)} training images ({error}): "
-            "add images, or bring the missing split along"
+            f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows)} training images: add "
+            "images, bring the missing split along, or cut off a larger share"
         ) from error
     stays = datasets.concatenate_datasets([parts["train"], rows.select(outside)]) if outside else parts["train"]
     return stays, parts["test"]

@@ -68,6 +68,14 @@ def test_int8_is_fitted_to_the_images_of_a_folder(hands, tiny_checkpoint, tmp_pa
         assert row["predictions"][0]["label"] == predictor(row["file"])[0]["label"]
 
 
+def test_a_broken_training_image_is_named(hands, tiny_checkpoint):
+    pytest.importorskip("nncf")
+    options = ("--model", tiny_checkpoint, "--precision", "int8", "--training-images", hands)
+    done = run("predict", hands / "a.png", *options, code=2)
+    assert "error: --training-images: " in done.stderr
+    assert "broken.png" in done.stderr
+
+
 @pytest.mark.parametrize("options", [("--precision", "int8"), ("--training-images", "photos")])
 @pytest.mark.parametrize("command", [("predict", "a.png"), ("export",)])
 def test_int8_and_training_images_go_together(command, options, tmp_path, monkeypatch, capsys):
@@ -131,6 +139,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(hands, tiny_checkpoint):
     ("arguments", "reason"),
     [
         (("predict", "{empty}", "-m", "{model}"), "there is no image below"),
+        (("predict", "gone.png", "lost.png", "-m", "{model}"), "there is no gone.png and no lost.png: check the path"),
         (("predict", "{image}", "-m", "no/such/folder"), "there is no folder no/such/folder"),
         (("predict", "{image}", "-m", "{model}", "--top-k", "0"), "--top-k must be at least 1"),
         (("predict", "{image}", "-m", "{model}", "--output", "{image}/x.csv"), "cannot be written"),

@@ -181,7 +181,7 @@ def test_classes_without_names_can_be_named_and_keep_their_classifier(tmp_path):
 @pytest.mark.parametrize("label_names", [("one", "nil", "two"), ("nil", "one")])
 def test_a_classifier_of_other_classes_is_replaced_on_request_only(tmp_path, label_names):
     source = timm_folder(tmp_path).source
-    with pytest.raises(ConfigurationError, match=r"knows the classes nil, one, two, not .*ask for a new head"):
+    with pytest.raises(ConfigurationError, match=r"knows the classes nil, one, two, not .*ask for a new classifier"):
         convert.load(source, label_names=label_names)
     kept = convert.load(source, label_names=NAMES)
     model = convert.load(source, label_names=label_names, new_head=True)

@@ -157,6 +157,10 @@ def test_unfinished_runs_are_not_overwritten_and_finished_ones_not_resumed(train
     capsys.readouterr()
     assert train_here(uninterrupted(PLAIN), resume_from_checkpoint="auto") == 0
     assert "is a finished run: nothing to go on with" in capsys.readouterr().out
+    # Named, it needs no dataset to say so.
+    done = {"resume_from_checkpoint": str(uninterrupted(PLAIN)), "dataset_name": str(tmp_path / "gone")}
+    assert train_here(folder, **done) == 0
+    assert "is a finished run: nothing to go on with" in capsys.readouterr().out
 
 
 def test_the_same_images_per_update_may_be_cut_otherwise(train_here, tmp_path):

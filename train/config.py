@@ -71,7 +71,7 @@ class TrainingConfig:
     num_train_epochs: int = 40
     """Passes over the training images."""
     per_device_train_batch_size: int = 32
-    """Images per process that pass the network together."""
+    """Images per process that pass the network together. An epoch leaves out those that fill no batch."""
     gradient_accumulation_steps: int = 1
     """Such batches per update of the weights."""
     per_device_eval_batch_size: int = 128
@@ -116,7 +116,7 @@ class TrainingConfig:
 
     # -- augmentation
     augmentation_strength: float = 1.0
-    """Multiplies everything in this section: 0 for no augmentation."""
+    """Multiplies every option of augmentation, from horizontal_flip on: 0 for none."""
     augmentation_warmup_ratio: float = 0.0
     """Share of the epochs (0 to 1) over which the strength rises from 0: easy images first."""
     horizontal_flip: float = 0.5

@@ -27,7 +27,7 @@ from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset, public_name
 from resnet_hub.data_checks import check_dataset
-from resnet_hub.engines import Precision, make_engine, quantization
+from resnet_hub.engines import Engine, Precision, make_engine, quantization
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
 from train.engine import Predictions, evaluate
@@ -92,8 +92,10 @@ def main(config: EvaluationConfig) -> None:
         with accelerator.main_process_first():  # the others then find the download in the cache
             model = convert.read(name).to(accelerator.device)
         labelled = with_labels_of(rows, model, name)
+        if config.backend != "torch":
+            model.forward = engine_for(model, config, accelerator, training_images)
         start = time.perf_counter()
-        predictions = predict(accelerator, model, labelled, config, training_images)
+        predictions = predict(accelerator, model, labelled, config)
         seconds = time.perf_counter() - start
         notes += [f"{name}: {note}." for note in (model.origin.notes if model.origin else ())]
         table.append(table_row(name, model, predictions, seconds))
@@ -163,22 +165,25 @@ def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, 
     )
 
 
-def predict(
-    accelerator: Accelerator,
+def engine_for(
     model: ResNetForImageClassification,
-    rows: datasets.Dataset,
     config: EvaluationConfig,
+    accelerator: Accelerator,
     training_images: list[Image.Image] | None,
+) -> Engine:
+    prepare = model.preprocessing
+    pixels = None if training_images is None else prepare([prepare.load(image) for image in training_images])
+    options = {"device": accelerator.device, "training_pixels": pixels}
+    return make_engine(model, config.backend, config.precision, **options)
+
+
+def predict(
+    accelerator: Accelerator, model: ResNetForImageClassification, rows: datasets.Dataset, config: EvaluationConfig
 ) -> Predictions:
     batches = EvaluationBatches(
         len(rows), config.per_device_eval_batch_size, accelerator.process_index, accelerator.num_processes
     )
     loader = make_loader(rows, batches, Collate(model.preprocessing), num_workers=config.dataloader_num_workers)
-    if config.backend != "torch":
-        prepare = model.preprocessing
-        pixels = None if training_images is None else prepare([prepare.load(image) for image in training_images])
-        options = {"device": accelerator.device, "training_pixels": pixels}
-        model.forward = make_engine(model, config.backend, config.precision, **options)
     with accelerator.autocast():
         return evaluate(accelerator, model, loader, description="evaluation")
 

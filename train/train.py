@@ -53,12 +53,14 @@ def main(config: TrainingConfig) -> int:
     if not sys.stderr.isatty():
         disable_progress_bars()  # of ``datasets``, which would fill a log file
     pusher = make_pusher(config, accelerator)
+    told = config.resume_from_checkpoint or "auto"
+    if told != "auto" and is_finished(Path(told)) and not find_states(Path(told)):  # for which no data is needed
+        return end_finished(Path(told), accelerator, pusher)
     data = load_training_data(config, accelerator)
     output_dir = choose_output_dir(config, data.name, accelerator)
     state = find_state(config, output_dir, accelerator)
     if state is None and is_finished(output_dir) and config.resume_from_checkpoint:
-        accelerator.print(f"{output_dir} is a finished run: nothing to go on with")
-        return push_result(pusher, output_dir) if pusher is not None else 0
+        return end_finished(output_dir, accelerator, pusher)
     calibration = read_calibration(config.calibration_from) if config.calibration_from else None
     set_seed(config.seed, deterministic=config.deterministic)
     model = make_model(config, data.label_names, accelerator)
@@ -98,12 +100,21 @@ def main(config: TrainingConfig) -> int:
     return exit_code
 
 
+def end_finished(output_dir: Path, accelerator: Accelerator, pusher: Pusher | None) -> int:
+    accelerator.print(f"{output_dir} is a finished run: nothing to go on with")
+    return push_result(pusher, output_dir) if pusher is not None else 0
+
+
 def announce(trainer: Trainer, data: TrainingData) -> None:
     images = f"{len(data.train):,} images of {' and '.join(data.datasets)}"
     where = ", ".join(f"{key} {value}" for key, value in trainer.record["hardware"].items())
     begin = f"from step {trainer.step} " if trainer.step else ""
+    steps = trainer.steps_per_epoch
+    batch = trainer.config.per_device_train_batch_size * trainer.accelerator.num_processes
+    left_out = len(data.train) - steps * batch
+    others = f" ({left_out:,} images, others each time, fill no batch and wait)" if left_out else ""
     trainer.accelerator.print(
-        f"{trainer.config.model_name} {begin}on {images}, {trainer.steps_per_epoch} steps an epoch, {where} -> "
+        f"{trainer.config.model_name} {begin}on {images}, {steps:,} steps an epoch{others}, {where} -> "
         f"{trainer.output_dir}"
     )
 

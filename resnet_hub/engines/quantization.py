@@ -4,6 +4,7 @@ How far the steps must reach NNCF reads off images like those that the network w
 """
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,8 @@ def quantize(network: Any, pixels: Tensor) -> Any:
     Raises:
         ConfigurationError: NNCF is not installed, or does not run here.
     """
+    # It brings PyTorch's tools for compiling extensions along, which miss a GPU that nobody asked for.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         nncf = import_without_telemetry("nncf")
     except (ImportError, OSError) as error:
