@@ -25,6 +25,22 @@ from resnet_hub.checkpoint import PICTURE_NAMES, TrainingRecord
 TINY = {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)}
 
 
+#: The files that take longest, which the workers begin with: one of them last would leave the others idle.
+FIRST = (
+    "test_resume",
+    "test_training",
+    "test_server",
+    "test_evaluate",
+    "test_benchmarks",
+    "test_pushing",
+    "test_engines",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled networks of the tests stay out of the user's cache."""

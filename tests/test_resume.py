@@ -2,12 +2,10 @@
 
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,20 +251,40 @@ def test_ctrl_c_reaches_the_whole_group_and_workers_live_until_the_step_is_saved
     assert result_of(tmp_path / "run") == result_of(uninterrupted(PLAIN))
 
 
+#: Each training is a fork of one process, which has imported what takes several times as long as the training.
+KILLER = f"""
+import os, random, signal, sys, time
+sys.path.insert(0, {str(SCRIPT.parents[1])!r})
+sys.argv[0] = {str(SCRIPT)!r}
+import train.train as script
+rng = random.Random(0)
+for _ in range(20):
+    end, begin = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(begin, 1)
+        script.main(script.parse_config(sys.argv[1:]))
+        os._exit(1)
+    os.close(begin)
+    with os.fdopen(end) as output:
+        if not any("steps an epoch" in line for line in output):
+            sys.exit("it ended before it began")
+        time.sleep(rng.uniform(0, 0.35))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_killed_at_random_moments_equals_uninterrupted(colors, uninterrupted, tmp_path):
     """20 times ``kill -9``, with states saved so often that some hit a save."""
     often = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 40}
     expected = uninterrupted(often)
-    command = [sys.executable, SCRIPT, *options_of(dataset_name=colors, output_dir="run", **often)]
-    rng = random.Random(0)
-    for _ in range(20):
-        process = start(*command, "--resume_from_checkpoint", "auto", cwd=tmp_path)
-        wait_for_line(process, "steps an epoch")
-        time.sleep(rng.uniform(0, 0.35))
-        process.kill()
-        process.communicate()
-    launch(*command, "--resume_from_checkpoint", "auto", cwd=tmp_path)
+    options = [*options_of(dataset_name=colors, output_dir="run", **often), "--resume_from_checkpoint", "auto"]
+    launch(sys.executable, "-u", "-c", KILLER, *options, cwd=tmp_path)
+    assert states.find_states(tmp_path / "run")  # none of them came to the end
+    launch(sys.executable, SCRIPT, *options, cwd=tmp_path)
     assert result_of(tmp_path / "run") == result_of(expected)
 
 
