@@ -409,7 +409,10 @@ def _filled(
     """The model with the weights of a ``.safetensors`` file whose names become ours by ``rename``."""
     model = _empty(arguments, file)
     shapes = {rename(name): shape for name, shape in checkpoint.read_shapes(file).items()}
-    read = lambda: {rename(name): tensor for name, tensor in checkpoint.read_weights(file).items()}  # noqa: E731
+
+    def read() -> dict[str, Tensor]:
+        return {rename(name): tensor for name, tensor in checkpoint.read_weights(file).items()}
+
     _fill(model, shapes, read, file)
     model.origin = origin
     return model
