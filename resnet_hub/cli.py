@@ -22,6 +22,7 @@ from resnet_hub.command import run_command
 from resnet_hub.errors import ConfigurationError, ImageError
 
 Format = Literal["text", "jsonl", "csv"]
+#: Those of ``resnet_hub.engines``, which takes a second to import, and ``--help`` should not.
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 ModelName = Annotated[str, tyro.conf.arg(aliases=["-m"])]
 

@@ -59,10 +59,9 @@ def export_checkpoint(
         raise ConfigurationError(f"{file} must end in {SUFFIXES[format]} for {format}: choose another name")
     pixels = None
     if training_images is not None:
-        if format != "openvino" or not len(training_images):
-            raise ConfigurationError("int8 is written as OpenVINO IR, and fitted to at least one image of the training")
-        chosen = [training_images[i] for i in quantization.choose(len(training_images))]
-        pixels = model.preprocessing([model.preprocessing.load(image) for image in chosen])
+        if format != "openvino":
+            raise ConfigurationError("int8 is written as OpenVINO IR: choose the format openvino, or fp32")
+        pixels = quantization.training_pixels(model.preprocessing, training_images)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if format == "onnx":

@@ -2,7 +2,7 @@
 
 import reprlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -343,6 +343,10 @@ def checked_label_names(label_names: Sequence[str] | None, num_classes: int) -> 
     return names
 
 
+#: Raises, with the problem in words, where a condition does not hold.
+Require = Callable[[bool, str], None]
+
+
 def arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
     """The constructor's arguments from a ``config.json``, whose every value is untrusted.
 
@@ -354,55 +358,69 @@ def arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
         if not condition:
             raise CheckpointError(f"{file}: {problem}")
 
-    def is_count(value: Any, maximum: int) -> bool:
-        return type(value) is int and 1 <= value <= maximum
-
-    show = reprlib.repr  # short, whatever the value
     architecture = config.get("architecture")
     require(
         isinstance(architecture, str) and architecture in CONFIG_NAMES,
-        f"architecture {show(architecture)} is unknown: this library loads {', '.join(CONFIG_NAMES)} in timm's config "
+        f"architecture {_show(architecture)} is unknown: this library loads {', '.join(CONFIG_NAMES)} in timm's config "
         "layout (and resnet_hub.convert a few others)",
     )
     pool = config.get("global_pool", "avg")
-    require(pool == "avg", f"global_pool {show(pool)} makes another network: only 'avg' is supported")
+    require(pool == "avg", f"global_pool {_show(pool)} makes another network: only 'avg' is supported")
     num_classes = config.get("num_classes")
-    require(is_count(num_classes, MAX_CLASSES), f"num_classes must be 1 to {MAX_CLASSES}, not {show(num_classes)}")
+    require(_is_count(num_classes, MAX_CLASSES), f"num_classes must be 1 to {MAX_CLASSES}, not {_show(num_classes)}")
     label_names = config.get("label_names")
     require(
         label_names is None
         or (isinstance(label_names, list) and all(isinstance(n, str) and len(n) <= MAX_NAME for n in label_names)),
         f"label_names must be a list of strings of at most {MAX_NAME} characters",
     )
+    name, variant = CONFIG_NAMES[architecture]
+    return {
+        "architecture": name,
+        "variant": variant,
+        "num_classes": num_classes,
+        "label_names": label_names,
+        **_shape_arguments(config, num_classes, require),
+        **_preprocessing_arguments(config, require),
+    }
 
+
+def _shape_arguments(config: dict[str, Any], num_classes: int, require: Require) -> dict[str, list[int]]:
+    """``layers`` and ``channels``, where they are not the architecture's own."""
     model_args = config.get("model_args", {})
     restated = {"num_classes": num_classes, "in_chans": 3, "global_pool": "avg"}  # as timm writes them
     if isinstance(model_args, dict):
         model_args = {k: v for k, v in model_args.items() if k not in restated or v != restated[k]}
     require(
         isinstance(model_args, dict) and set(model_args) <= {"layers", "channels"},
-        f"model_args {show(model_args)} describe another network: only layers and channels can differ",
+        f"model_args {_show(model_args)} describe another network: only layers and channels can differ",
     )
     for name, maximum in [("layers", MAX_LAYERS_PER_STAGE), ("channels", MAX_CHANNELS)]:
         numbers = model_args.get(name, [1, 1, 1, 1])
         require(
-            isinstance(numbers, list) and len(numbers) == 4 and all(is_count(n, maximum) for n in numbers),
-            f"{name} must be four numbers from 1 to {maximum}, not {show(numbers)}",
+            isinstance(numbers, list) and len(numbers) == 4 and all(_is_count(n, maximum) for n in numbers),
+            f"{name} must be four numbers from 1 to {maximum}, not {_show(numbers)}",
         )
+    return model_args
 
+
+def _preprocessing_arguments(config: dict[str, Any], require: Require) -> dict[str, Any]:
+    """``image_size``, ``mean`` and ``std``."""
     preprocessing = config.get("pretrained_cfg")
     require(isinstance(preprocessing, dict), "pretrained_cfg is missing, so the preprocessing is unknown")
     size = preprocessing.get("input_size")
     require(
         isinstance(size, list) and len(size) == 3 and size[0] == 3 and size[1] == size[2],
-        f"input_size must be [3, side, side], not {show(size)}",
+        f"input_size must be [3, side, side], not {_show(size)}",
     )
-    require(is_count(size[1], MAX_IMAGE_SIZE), f"the image side must be 1 to {MAX_IMAGE_SIZE} px, not {show(size[1])}")
+    require(
+        _is_count(size[1], MAX_IMAGE_SIZE), f"the image side must be 1 to {MAX_IMAGE_SIZE} px, not {_show(size[1])}"
+    )
     for name, only in [("interpolation", "bilinear"), ("crop_pct", 1.0), ("crop_mode", "squash")]:
         found = preprocessing.get(name)
         require(
             found == only,
-            f"{name} {show(found)} is not supported, images would be seen differently: use {only!r}, or "
+            f"{name} {_show(found)} is not supported, images would be seen differently: use {only!r}, or "
             "resnet_hub.convert.load, which says what differs",
         )
     for name in ("mean", "std"):
@@ -411,16 +429,15 @@ def arguments_from_config(config: dict[str, Any], file: Path) -> dict[str, Any]:
             isinstance(values, list)
             and len(values) == 3
             and all(type(v) in (int, float) and abs(v) < MAX_PIXEL for v in values),
-            f"{name} must be three numbers below {MAX_PIXEL}, not {show(values)}",
+            f"{name} must be three numbers below {MAX_PIXEL}, not {_show(values)}",
         )
-    name, variant = CONFIG_NAMES[architecture]
-    return {
-        "architecture": name,
-        "variant": variant,
-        "num_classes": num_classes,
-        "label_names": label_names,
-        "image_size": size[1],
-        "mean": preprocessing["mean"],
-        "std": preprocessing["std"],
-        **model_args,
-    }
+    return {"image_size": size[1], "mean": preprocessing["mean"], "std": preprocessing["std"]}
+
+
+def _is_count(value: Any, maximum: int) -> bool:
+    return type(value) is int and 1 <= value <= maximum
+
+
+def _show(value: Any) -> str:
+    """Short, whatever the value."""
+    return reprlib.repr(value)

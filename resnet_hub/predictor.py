@@ -86,8 +86,8 @@ class Predictor:
         self.readers = ThreadPoolExecutor(threads or count_cores(), "reader")
         self._room_to_read = threading.BoundedSemaphore(threads or count_cores())
         pixels = None
-        if precision == "int8" and training_images is not None and len(training_images):
-            pixels = self.pixels([training_images[i] for i in quantization.choose(len(training_images))])
+        if precision == "int8" and training_images is not None:
+            pixels = quantization.training_pixels(self.model.preprocessing, training_images)
         self.engine = make_engine(self.model, backend, precision, self.device, threads, pixels)
         self._logits = SharedBatches(self.engine)
 

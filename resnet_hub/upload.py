@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from json import JSONDecodeError
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
@@ -111,14 +111,7 @@ def push_checkpoint(
     try:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             info = api.model_info(repo_id, revision=branch, timeout=ANSWER_SECONDS)
-            there = [sibling.rfilename for sibling in info.siblings]
-            deleted = [] if not delete_patterns else filter_repo_objects(there, allow_patterns=delete_patterns)
-            operations = [CommitOperationDelete(name) for name in deleted if name not in uploaded]
-            for name in uploaded:
-                content: bytes | Path = folder / name
-                if name == CARD_NAME:
-                    content = _card(folder, repo_id, info.sha if CARD_NAME in there else None, token).encode()
-                operations.append(CommitOperationAdd(name, content))
+            operations = _operations(folder, repo_id, info, uploaded, delete_patterns, token)
             try:
                 # Weights take minutes: whoever edits the card on the Hub meanwhile must not be overwritten.
                 commit = api.create_commit(
@@ -137,6 +130,26 @@ def push_checkpoint(
     except (HfHubHTTPError, OSError, RuntimeError, *UNREACHABLE, *NO_HUB) as error:
         raise _push_error(repo_id, error, branch) from error
     raise AssertionError("the last attempt raises or returns")
+
+
+def _operations(
+    folder: Path,
+    repo_id: str,
+    there: ModelInfo,
+    uploaded: list[str],
+    delete_patterns: Patterns,
+    token: str | bool | None,
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What makes of the repository, as it is ``there``, one with the files ``uploaded``."""
+    names = [sibling.rfilename for sibling in there.siblings]
+    deleted = [] if not delete_patterns else filter_repo_objects(names, allow_patterns=delete_patterns)
+    operations = [CommitOperationDelete(name) for name in deleted if name not in uploaded]
+    for name in uploaded:
+        content: bytes | Path = folder / name
+        if name == CARD_NAME:
+            content = _card(folder, repo_id, there.sha if CARD_NAME in names else None, token).encode()
+        operations.append(CommitOperationAdd(name, content))
+    return operations
 
 
 def push_dataset(folder: Path, repo_id: str, *, private: bool | None = None) -> str:

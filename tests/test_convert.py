@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_interop
@@ -270,6 +271,14 @@ def test_a_predictor_takes_any_source(tmp_path, caplog):
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
+def check_refused(folder: Path, change: dict[str, Any], reason: str) -> None:
+    """With ``change`` in its ``config.json``."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=reason):
+        convert.load(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -282,11 +291,7 @@ def test_a_predictor_takes_any_source(tmp_path, caplog):
     ],
 )
 def test_networks_of_transformers_that_give_other_answers_here_are_refused(tmp_path, change, reason):
-    source = transformers_folder(tmp_path).source
-    config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(CheckpointError, match=reason):
-        convert.load(source)
+    check_refused(transformers_folder(tmp_path).source, change, reason)
 
 
 @pytest.mark.parametrize(
@@ -302,11 +307,7 @@ def test_networks_of_transformers_that_give_other_answers_here_are_refused(tmp_p
     ],
 )
 def test_networks_of_timm_that_are_others_are_refused(tmp_path, change, reason):
-    source = timm_folder(tmp_path).source
-    config = json.loads((source / "config.json").read_text())
-    (source / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(CheckpointError, match=reason):
-        convert.load(source)
+    check_refused(timm_folder(tmp_path).source, change, reason)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d", "wide_resnet50_2"])

@@ -171,10 +171,10 @@ def engine_for(
     accelerator: Accelerator,
     training_images: list[Image.Image] | None,
 ) -> Engine:
-    prepare = model.preprocessing
-    pixels = None if training_images is None else prepare([prepare.load(image) for image in training_images])
-    options = {"device": accelerator.device, "training_pixels": pixels}
-    return make_engine(model, config.backend, config.precision, **options)
+    pixels = None
+    if training_images is not None:
+        pixels = quantization.training_pixels(model.preprocessing, training_images)
+    return make_engine(model, config.backend, config.precision, device=accelerator.device, training_pixels=pixels)
 
 
 def predict(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from resnet_hub.engines.openvino_engine import import_without_telemetry
 from resnet_hub.errors import ConfigurationError
+from resnet_hub.images import ImageSource, Preprocessing
 
 #: What NNCF takes by default. More change little and take longer.
 MAX_IMAGES = 300
@@ -22,6 +23,18 @@ MAX_IMAGES = 300
 def choose(count: int) -> Sequence[int]:
     """Which of ``count`` training images are looked at: all, or :data:`MAX_IMAGES` from first to last."""
     return range(count) if count <= MAX_IMAGES else np.linspace(0, count - 1, MAX_IMAGES).astype(int).tolist()
+
+
+def training_pixels(preprocessing: Preprocessing, images: Sequence[ImageSource]) -> Tensor:
+    """Those that are looked at, as the network takes them: (N, 3, image_size, image_size).
+
+    Raises:
+        ConfigurationError: there is none.
+        ImageError: one cannot be decoded.
+    """
+    if not len(images):
+        raise ConfigurationError("int8 is fitted to images of the training, and there is none: give some, or use fp32")
+    return preprocessing([preprocessing.load(images[i]) for i in choose(len(images))])
 
 
 def quantize(network: Any, pixels: Tensor) -> Any:
