@@ -1,5 +1,5 @@
 """What is wrong with a dataset, found before the first step: images that cannot be read, test images that stand in
-train too, classes without images.
+train too, images of two classes, classes without images.
 
 Every image is decoded once, one after the other. What was found is kept on the disk, so that the next start of the same
 data costs nothing.
@@ -80,6 +80,7 @@ class DatasetReport:
     Attributes:
         corrupt: Images that cannot be decoded.
         bad_labels: Rows without a label, or with one outside the classes.
+        contradictions: Training images that stand there again, pixel for pixel, under another label.
         duplicates: Validation and test images that stand in train, too, pixel for pixel.
         near_duplicates: Those that stand there re-encoded, resized, or brighter or darker.
         not_compared: Splits that were too large to look for near duplicates in.
@@ -89,6 +90,7 @@ class DatasetReport:
 
     corrupt: list[Finding] = field(default_factory=list)
     bad_labels: list[Finding] = field(default_factory=list)
+    contradictions: list[Finding] = field(default_factory=list)
     duplicates: list[Finding] = field(default_factory=list)
     near_duplicates: list[Finding] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
@@ -100,6 +102,7 @@ class DatasetReport:
         lines = [
             *_titled("images cannot be read and are left out", self.corrupt),
             *_titled("rows have no label that is one of the classes and are left out", self.bad_labels),
+            *_titled("training images have two labels, of which one is wrong", self.contradictions),
             *_titled("validation and test images stand in train too, so results on them say too much", self.duplicates),
             *_titled(
                 "validation and test images are nearly those of train: changed copies, or the same scene",
@@ -117,8 +120,11 @@ class DatasetReport:
 
     def without_folders(self) -> Self:
         """For publishing: where files lie on this machine is nobody's business."""
-        kinds = ("corrupt", "bad_labels", "duplicates", "near_duplicates")
-        return replace(self, **{kind: [f.without_folders() for f in getattr(self, kind)] for kind in kinds})
+        return replace(self, **{kind: [f.without_folders() for f in getattr(self, kind)] for kind in _KINDS})
+
+
+#: Attributes of a report that are lists of findings.
+_KINDS = ("corrupt", "bad_labels", "contradictions", "duplicates", "near_duplicates")
 
 
 def _titled(title: str, findings: list[Finding]) -> list[str]:
@@ -199,6 +205,8 @@ def _examine(splits: DatasetDict) -> DatasetReport:
     report, kinds = DatasetReport(), Counter()
     seen = {split: _look_at(split, rows, report, kinds) for split, rows in splits.items()}
     report.converted = dict(kinds)
+    if "train" in splits:
+        _find_contradictions(splits["train"], seen["train"], report)
     for split in splits:
         if split != "train" and "train" in splits:
             _compare(splits, seen, split, report)
@@ -222,7 +230,7 @@ def _look_at(split: str, rows: Dataset, report: DatasetReport, kinds: Counter[st
         # Gray, since compression changes colours far more than brightness.
         seen.thumbnails[row] = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     if outside := rows_outside_classes(rows):
-        files = _files_of(rows.select(outside))
+        files = files_of(rows.select(outside))
         for row, file, label in zip(outside, files, rows.select(outside)["label"], strict=True):
             what = "no label, or one that train does not have" if label in (None, -1) else f"label {label} is no class"
             report.bad_labels.append(Finding(split, row, file, what))
@@ -236,8 +244,10 @@ def _raw_images(rows: Dataset) -> Iterator[tuple[str | None, bytes | None]]:
         yield image["path"], image["bytes"]
 
 
-def _files_of(rows: Dataset) -> list[str | None]:
-    return [file for file, _ in _raw_images(rows)]
+def files_of(rows: Dataset) -> list[str | None]:
+    """Of each image its file, its bare name where the content is embedded, None where there is no name."""
+    paths = rows.select_columns("image").cast_column("image", datasets.Image(decode=False)).flatten()
+    return paths.select_columns("image.path")["image.path"][:]
 
 
 def _kind_of(source: str | bytes) -> str | None:
@@ -256,6 +266,20 @@ def _digest(image: Image.Image) -> int:
     return int.from_bytes(content.digest())
 
 
+def _find_contradictions(train: Dataset, seen: _Seen, report: DatasetReport) -> None:
+    """Find training images that are there twice, under different labels."""
+    labels, names = train["label"][:], train.features["label"].names
+    usable = seen.is_readable.copy()
+    usable[rows_outside_classes(train)] = False
+    first: dict[int, int] = {}
+    for row in np.flatnonzero(usable).tolist():
+        twin = first.setdefault(int(seen.digests[row]), row)
+        if labels[row] != labels[twin]:
+            file, twin_file = files_of(train.select([row, twin]))
+            what = f"is labelled {names[labels[row]]}, and {names[labels[twin]]} as"
+            report.contradictions.append(Finding("train", row, file, what, twin, twin_file))
+
+
 def _compare(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: DatasetReport) -> None:
     """Find the images of ``split`` in train."""
     train, other = seen["train"], seen[split]
@@ -267,8 +291,8 @@ def _compare(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: Da
     else:
         near = {row: twin for row, twin in _closest(train, other).items() if row not in exact}
     for pairs, findings, relation in [(exact, report.duplicates, "is"), (near, report.near_duplicates, "is nearly")]:
-        files = _files_of(splits[split].select(pairs.keys()))
-        twin_files = _files_of(splits["train"].select(pairs.values()))
+        files = files_of(splits[split].select(pairs.keys()))
+        twin_files = files_of(splits["train"].select(pairs.values()))
         for (row, twin), file, twin_file in zip(pairs.items(), files, twin_files, strict=True):
             findings.append(Finding(split, int(row), file, relation, int(twin), twin_file))
 
@@ -329,8 +353,7 @@ def _read_cache(file: Path) -> DatasetReport | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    kinds = ("corrupt", "bad_labels", "duplicates", "near_duplicates")
-    return DatasetReport(**content | {kind: [Finding(**f) for f in content[kind]] for kind in kinds})
+    return DatasetReport(**content | {kind: [Finding(**f) for f in content[kind]] for kind in _KINDS})
 
 
 def _write_cache(file: Path, report: DatasetReport) -> None:

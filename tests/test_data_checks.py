@@ -92,6 +92,28 @@ def test_only_the_first_of_many_are_shown():
         check_dataset(splits)
 
 
+def test_training_images_of_two_classes_are_named(tmp_path):
+    cells = [encoded(image) for image in TRAIN]
+    for row in (3, 6):  # of rows 0 and 4: one under another label, one under its own
+        cells[row] = {"bytes": cells[0 if row == 3 else 4]["bytes"], "path": f"copy{row}.png"}
+    splits = splits_of(train=cells, test=[picture(30)])
+    _, report = check_dataset(splits)
+    assert [str(finding) for finding in report.contradictions] == [
+        "train, row 3 (copy3.png): is labelled b, and a as train, row 0"
+    ]
+    assert "of which one is wrong" in report.lines()[0]
+    assert check_dataset(splits)[1] == report  # as it is remembered
+
+
+def test_rows_without_a_class_contradict_no_other():
+    splits = splits_of(train=[*TRAIN, TRAIN[0]])
+    labels = [0, 1, 0, 1, 0, 1, 0, 1, -1]
+    splits["train"] = splits["train"].remove_columns("label").add_column("label", labels, feature=ClassLabel(2))
+    _, report = check_dataset(splits, skip_corrupt=True)
+    assert len(report.bad_labels) == 1
+    assert report.contradictions == []
+
+
 def test_test_images_that_stand_in_train_are_named():
     splits = splits_of(train=TRAIN, validation=[TRAIN[5]], test=[picture(30), TRAIN[2], TRAIN[3]])
     _, report = check_dataset(splits)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from other_libraries import keras_file, timm_folder, transformers_folder
+from PIL import Image
 from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here
 
 from resnet_hub import ResNetForImageClassification, convert
@@ -81,6 +82,21 @@ def test_predictions_are_written_for_every_image(checkpoint, colors, tmp_path, s
     assert accuracy == pytest.approx(record_of(checkpoint)["results"][-1]["accuracy"])
     assert all(1 / 3 < float(row["score"]) <= 1 for row in rows)
     assert not list(tmp_path.glob(".*"))  # nothing half-written stays
+
+
+def test_predictions_of_images_in_files_name_them(checkpoint, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
+    for i, name in enumerate(NAMES * 2):
+        for split in ("train", "validation", "test"):
+            image = tmp_path / "data" / split / name / f"{i}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[i]).save(image)
+    file = tmp_path / "predictions.csv"
+    main(EvaluationConfig((str(checkpoint),), str(tmp_path / "data"), predictions=file, dataloader_num_workers=0))
+    rows = list(csv.DictReader(file.open()))
+    files = [Path(row["file"]) for row in rows]
+    assert sorted(files) == sorted((tmp_path / "data" / "test").rglob("*.png"))
+    assert [image.parent.name for image in files] == [row["label"] for row in rows]
 
 
 def test_a_confusion_matrix_is_drawn_for_every_checkpoint(checkpoint, colors, tmp_path, capsys):

@@ -18,6 +18,7 @@ if not __package__:
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import tyro
 from accelerate import Accelerator
 from PIL import Image
@@ -26,7 +27,7 @@ from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.command import run_command
 from resnet_hub.data import load_image_dataset, public_name
-from resnet_hub.data_checks import check_dataset
+from resnet_hub.data_checks import check_dataset, files_of
 from resnet_hub.engines import Engine, Precision, make_engine, quantization
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
@@ -87,6 +88,7 @@ def main(config: EvaluationConfig) -> None:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     rows, training_images = load_splits(config, accelerator)
+    files = files_of(rows) if config.predictions is not None else []
     table, predicted, matrices, notes = [], [], {}, []
     for name in config.checkpoints:
         with accelerator.main_process_first():  # the others then find the download in the cache
@@ -99,7 +101,8 @@ def main(config: EvaluationConfig) -> None:
         seconds = time.perf_counter() - start
         notes += [f"{name}: {note}." for note in (model.origin.notes if model.origin else ())]
         table.append(table_row(name, model, predictions, seconds))
-        predicted.append(prediction_rows(name, model, predictions))
+        if config.predictions is not None:
+            predicted.append(prediction_rows(name, model, predictions, files))
         result = Result(
             dataset=public_name(config.dataset_name), split=config.split, **predictions.metrics(model.num_classes)
         )
@@ -213,12 +216,15 @@ def as_table(table: list[tuple[str, ...]]) -> str:
     )
 
 
-def prediction_rows(name: str, model: ResNetForImageClassification, predictions: Predictions) -> datasets.Dataset:
+def prediction_rows(
+    name: str, model: ResNetForImageClassification, predictions: Predictions, files: list[str | None]
+) -> datasets.Dataset:
     names = np.array(model.label_names)
     return datasets.Dataset.from_dict(
         {
             "checkpoint": [name] * len(predictions.rows),
             "row": predictions.rows,
+            "file": pa.array([files[row] for row in predictions.rows], pa.string()),
             "label": names[predictions.labels],
             "prediction": names[predictions.predictions],
             "score": predictions.scores,

@@ -33,6 +33,8 @@ SHOW_WORKBENCH = "() => document.getElementById('workbench').scrollIntoView({blo
 FETCHED_SIDE = 1024
 #: Seconds between the pictures of a live camera.
 FRAME_INTERVAL = 0.1
+#: Of events that are for the page alone, and no endpoints.
+PRIVATE = {"api_visibility": "private"}
 
 
 def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore | None) -> None:
@@ -56,22 +58,31 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
                     elem_id="live",
                 )
             with gr.Tab("Web address", id="address"):
-                address = gr.Textbox(
-                    label="Address of a picture", placeholder="https://", max_length=2000, elem_id="address"
-                )
-                fetch = gr.Button("Fetch", elem_id="fetch")
+                _address(image, sources)
         with gr.Column(elem_id="result", elem_classes="sheet"):
             label = gr.Label(label="Answer", container=False, elem_id="answer")
             verdict = gr.Markdown(INVITATION, elem_id="verdict")
-    with gr.Accordion("Look inside: what the network sees, and where it looks", open=False, elem_id="inside") as inside:
-        with gr.Row():
-            of_class = gr.Dropdown(first.label_names, value=None, label="Heatmap for", elem_id="heatmap-class")
-            stage = gr.Radio(
-                STAGES, value=default_stage(first.model.image_size), label="Stage, early to late", elem_id="stage"
-            )
-        with gr.Row(elem_classes="figures"):
-            seen, heatmap = gr.HTML(elem_id="seen"), gr.HTML(elem_id="heatmap")
-        gr.Markdown("\n\n".join([help.SEEN, help.HEATMAP, help.RESIDUAL_BLOCK]), elem_classes="help")
+    inside, of_class, stage = _inside(library, image, chosen, first)
+
+    answer = _answer(library, image, chosen, [image, label, verdict, inside])
+    # `change` comes with every way to set a picture: upload, paste, webcam, a sample, and taking it away.
+    image.change(**answer, show_progress="minimal", show_progress_on=label)
+    # A heatmap is of the class that this picture is taken for, until another class is asked for.
+    image.change(lambda: None, None, of_class, queue=False, **PRIVATE)
+    _live(library, live, chosen, [label, verdict])
+    switched = _switch(library, model, chosen, [intro, of_class, stage])
+    switched.then(**answer)
+    _samples(library, samples, image, chosen, switched)
+    with gr.Accordion("What do these numbers mean?", open=False):
+        gr.Markdown("\n\n".join([help.CONFIDENCE, help.UNFAMILIAR, help.TOP_K]), elem_classes="help")
+    if feedback is not None:
+        _feedback(library, feedback, image, chosen, first)
+    facts = gr.Markdown(model_facts(first.model), elem_id="model-facts")
+    switched.then(lambda name: model_facts(library.get(name).model), chosen, facts, **PRIVATE, **LIGHT)
+
+
+def _answer(library: ModelLibrary, image: gr.Image, chosen: gr.State, outputs: list[Any]) -> dict[str, Any]:
+    """The event that classifies the picture. ``outputs``: picture, answer, verdict, and the accordion below."""
 
     def answer(upload: dict[str, Any] | None, name: str) -> tuple[Any, ...]:
         """For the page: an unreadable picture becomes a message, and goes, and with it the last answer."""
@@ -84,6 +95,10 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
             answers.warn(error)
             return None, {}, INVITATION, closed
 
+    return {"fn": answer, "inputs": [image, chosen], "outputs": outputs, "preprocess": False, **PRIVATE, **TOGETHER}
+
+
+def _live(library: ModelLibrary, live: gr.Image, chosen: gr.State, outputs: list[Any]) -> None:
     def answer_frame(frame: dict[str, Any] | None, name: str) -> tuple[Any, Any]:
         """Of a live camera: a frame that cannot be read is passed over."""
         if frame is None:
@@ -92,6 +107,22 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
             return answer_to(library, frame, name)
         except ImageError:
             return gr.skip(), gr.skip()
+
+    live.stream(
+        answer_frame,
+        [live, chosen],
+        outputs,
+        preprocess=False,
+        show_progress="hidden",
+        stream_every=FRAME_INTERVAL,
+        **PRIVATE,
+        **LIVE,
+    )
+
+
+def _address(image: gr.Image, sources: gr.Tabs) -> None:
+    address = gr.Textbox(label="Address of a picture", placeholder="https://", max_length=2000, elem_id="address")
+    fetch = gr.Button("Fetch", elem_id="fetch")
 
     def fetch_picture(url: str) -> tuple[Any, Any]:
         """The picture at an address becomes the picture on the page."""
@@ -104,6 +135,20 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         return keep_upload(stream.getvalue()), gr.Tabs(selected="picture")
+
+    gr.on(
+        [address.submit, fetch.click],
+        fetch_picture,
+        address,
+        [image, sources],
+        show_progress_on=address,
+        **PRIVATE,
+        **LIGHT,
+    )
+
+
+def _switch(library: ModelLibrary, model: gr.Dropdown, chosen: gr.State, outputs: list[Any]) -> Any:
+    """Another model, chosen by the visitor. ``outputs``: introduction, the heatmap's class and stage."""
 
     def choose(name: str, last: str) -> tuple[Any, ...]:
         """A model that cannot be loaded becomes a message, and the last one stays."""
@@ -120,6 +165,24 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
             default_stage(predictor.model.image_size),
         )
 
+    inputs = [model, chosen]
+    return model.input(choose, inputs, [*inputs, *outputs], show_progress_on=outputs[0], **PRIVATE, **LIGHT)
+
+
+def _inside(
+    library: ModelLibrary, image: gr.Image, chosen: gr.State, first: Predictor
+) -> tuple[gr.Accordion, gr.Dropdown, gr.Radio]:
+    """What the network sees, and where it looks: the accordion, the class and the stage that are asked for."""
+    with gr.Accordion("Look inside: what the network sees, and where it looks", open=False, elem_id="inside") as inside:
+        with gr.Row():
+            of_class = gr.Dropdown(first.label_names, value=None, label="Heatmap for", elem_id="heatmap-class")
+            stage = gr.Radio(
+                STAGES, value=default_stage(first.model.image_size), label="Stage, early to late", elem_id="stage"
+            )
+        with gr.Row(elem_classes="figures"):
+            seen, heatmap = gr.HTML(elem_id="seen"), gr.HTML(elem_id="heatmap")
+        gr.Markdown("\n\n".join([help.SEEN, help.HEATMAP, help.RESIDUAL_BLOCK]), elem_classes="help")
+
     def look(upload: dict[str, Any] | None, name: str, of: str | None, stage_name: str) -> tuple[Any, ...]:
         """Of the class that was asked for, else of the most probable one."""
         if upload is None:
@@ -133,41 +196,6 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
             of = predictor(picture, top_k=1)[0]["label"]
         return *look_inside(predictor, picture, of, stage_name), of
 
-    # `change` comes with every way to set a picture: upload, paste, webcam, a sample, and taking it away.
-    private = {"api_visibility": "private"}
-    image.change(
-        answer,
-        [image, chosen],
-        [image, label, verdict, inside],
-        preprocess=False,
-        show_progress="minimal",
-        show_progress_on=label,
-        **private,
-        **TOGETHER,
-    )
-    gr.on(
-        [address.submit, fetch.click],
-        fetch_picture,
-        address,
-        [image, sources],
-        show_progress_on=address,
-        **private,
-        **LIGHT,
-    )
-    live.stream(
-        answer_frame,
-        [live, chosen],
-        [label, verdict],
-        preprocess=False,
-        show_progress="hidden",
-        stream_every=FRAME_INTERVAL,
-        **private,
-        **LIVE,
-    )
-    switched = model.input(
-        choose, [model, chosen], [model, chosen, intro, of_class, stage], show_progress_on=intro, **private, **LIGHT
-    )
-    switched.then(answer, [image, chosen], [image, label, verdict, inside], preprocess=False, **private, **TOGETHER)
     gr.on(
         [inside.expand, of_class.input, stage.input],
         look,
@@ -175,18 +203,10 @@ def page(library: ModelLibrary, samples: SampleLibrary, feedback: FeedbackStore 
         [seen, heatmap, of_class],
         preprocess=False,
         show_progress="minimal",
-        **private,
+        **PRIVATE,
         **ONE_AT_A_TIME,
     )
-    # A heatmap is of the class that this picture is taken for, until another class is asked for.
-    image.change(lambda: None, None, of_class, queue=False, **private)
-    _samples(library, samples, image, chosen, switched)
-    with gr.Accordion("What do these numbers mean?", open=False):
-        gr.Markdown("\n\n".join([help.CONFIDENCE, help.UNFAMILIAR, help.TOP_K]), elem_classes="help")
-    if feedback is not None:
-        _feedback(library, feedback, image, chosen, first)
-    facts = gr.Markdown(model_facts(first.model), elem_id="model-facts")
-    switched.then(lambda name: model_facts(library.get(name).model), chosen, facts, **private, **LIGHT)
+    return inside, of_class, stage
 
 
 def answer_to(library: ModelLibrary, upload: dict[str, Any], name: str) -> tuple[dict[str, float], str]:
