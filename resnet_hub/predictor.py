@@ -55,7 +55,8 @@ class Predictor:
         device: Where to compute; default CUDA where there is one, else the CPU.
         precision: ``"fp32"``, ``"bf16"``, ``"int8"``, or ``"auto"``: bf16 where the machine has it in hardware. Close
             calls are decided in fp32 then, so that the best class is fp32's, and scores of bf16 are within 0.02.
-        threads: That decode images and, with OpenVINO, compute; default: one for each core of this process.
+        threads: That decode images, and as many compute; default: one for each core of this process. With PyTorch, this
+            sets those of the whole process.
         training_images: For int8, which is fitted to some of them; a dataset's column will do.
 
     Attributes:

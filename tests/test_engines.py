@@ -208,6 +208,18 @@ def test_bf16_is_chosen_where_the_processor_has_it(model, monkeypatch):
         assert make_engine(model, "torch").precision == precision
 
 
+def test_threads_bound_what_pytorch_computes_with(model):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        make_engine(model, "torch")
+        assert torch.get_num_threads() == 3
+        make_engine(model, "torch", threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

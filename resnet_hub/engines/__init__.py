@@ -36,11 +36,19 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """PyTorch with BatchNorm folded into the convolutions and channels last in memory."""
+    """PyTorch with BatchNorm folded into the convolutions and channels last in memory.
+
+    Args:
+        threads: On CPUs, that compute; None leaves it to PyTorch. It has one number for the whole process.
+    """
 
     name = "torch"
 
-    def __init__(self, model: ResNetForImageClassification, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, model: ResNetForImageClassification, precision: str, device: torch.device, threads: int | None
+    ) -> None:
+        if threads is not None and device.type == "cpu":
+            torch.set_num_threads(threads)
         self.precision = precision
         self._device = device
         self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -106,7 +114,8 @@ def make_engine(
         precision: ``"auto"`` is bf16 where ``device`` has it in hardware. What bf16 or int8 cannot decide is computed
             in fp32.
         device: Default: the CPU.
-        threads: That OpenVINO computes with; default: one for each core that this process may use.
+        threads: That compute on the CPU; default: one for each core that this process may use. PyTorch knows only one
+            number for the whole process, which is set.
         training_pixels: Some images of the training, (N, 3, image_size, image_size); int8 needs them.
 
     Raises:
@@ -158,7 +167,7 @@ def _make(
 ) -> Engine:
     def make(precision: str, training_pixels: Tensor | None = None) -> Engine:
         if backend == "torch":
-            return TorchEngine(model, precision, device)
+            return TorchEngine(model, precision, device, threads)
         from resnet_hub.engines.openvino_engine import OpenVINOEngine  # imports OpenVINO, which not everybody has
 
         return OpenVINOEngine(model, precision, threads or count_cores(), training_pixels)
