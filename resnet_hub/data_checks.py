@@ -186,9 +186,10 @@ def _empty_classes(splits: DatasetDict) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is remembered of a split's images: 264 bytes each. Of those that cannot be read ``is_readable`` is false.
+    """What is remembered of a split's images. Of those that cannot be read ``is_readable`` is false.
 
-    ``is_readable`` bool (N,), ``digests`` of the pixels uint64 (N,), gray ``thumbnails`` uint8 (N, 16, 16).
+    ``is_readable`` bool (N,), ``digests`` of the pixels uint64 (N,), and where splits are to be compared, gray
+    ``thumbnails`` uint8 (N, 16, 16), else (0, 16, 16).
     """
 
     is_readable: np.ndarray
@@ -196,14 +197,15 @@ class _Seen:
     thumbnails: np.ndarray
 
     @classmethod
-    def of(cls, num_rows: int) -> Self:
-        shapes = [((num_rows,), bool), ((num_rows,), np.uint64), ((num_rows, THUMBNAIL, THUMBNAIL), np.uint8)]
+    def of(cls, num_rows: int, num_thumbnails: int) -> Self:
+        shapes = [((num_rows,), bool), ((num_rows,), np.uint64), ((num_thumbnails, THUMBNAIL, THUMBNAIL), np.uint8)]
         return cls(*(np.zeros(shape, kind) for shape, kind in shapes))
 
 
 def _examine(splits: DatasetDict) -> DatasetReport:
     report, kinds = DatasetReport(), Counter()
-    seen = {split: _look_at(split, rows, report, kinds) for split, rows in splits.items()}
+    compared = "train" in splits and len(splits) > 1
+    seen = {split: _look_at(split, rows, report, kinds, compared) for split, rows in splits.items()}
     report.converted = dict(kinds)
     if "train" in splits:
         _find_contradictions(splits["train"], seen["train"], report)
@@ -213,8 +215,8 @@ def _examine(splits: DatasetDict) -> DatasetReport:
     return report
 
 
-def _look_at(split: str, rows: Dataset, report: DatasetReport, kinds: Counter[str]) -> _Seen:
-    seen = _Seen.of(len(rows))
+def _look_at(split: str, rows: Dataset, report: DatasetReport, kinds: Counter[str], compared: bool) -> _Seen:
+    seen = _Seen.of(len(rows), len(rows) if compared else 0)
     raw_images = tqdm(_raw_images(rows), total=len(rows), desc=f"Looking at {split}", unit=" images", delay=2)
     for row, (file, content) in enumerate(raw_images):
         source = content if content is not None else file
@@ -227,8 +229,9 @@ def _look_at(split: str, rows: Dataset, report: DatasetReport, kinds: Counter[st
             kinds[kind] += 1
         seen.is_readable[row] = True
         seen.digests[row] = _digest(image)
-        # Gray, since compression changes colours far more than brightness.
-        seen.thumbnails[row] = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        if compared:
+            # Gray, since compression changes colours far more than brightness.
+            seen.thumbnails[row] = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     if outside := rows_outside_classes(rows):
         files = files_of(rows.select(outside))
         for row, file, label in zip(outside, files, rows.select(outside)["label"], strict=True):
@@ -246,6 +249,8 @@ def _raw_images(rows: Dataset) -> Iterator[tuple[str | None, bytes | None]]:
 
 def files_of(rows: Dataset) -> list[str | None]:
     """Of each image its file, its bare name where the content is embedded, None where there is no name."""
+    if not len(rows):  # in datasets 5.2, no rows of concatenated datasets have no columns either
+        return []
     paths = rows.select_columns("image").cast_column("image", datasets.Image(decode=False)).flatten()
     return paths.select_columns("image.path")["image.path"][:]
 

@@ -19,9 +19,12 @@ from resnet_hub import ResNetForImageClassification
 from resnet_hub.calibration import Calibration, energy, probabilities
 from resnet_hub.checkpoint import Metrics
 from resnet_hub.errors import DatasetError
-from resnet_hub.metrics import ImageClassificationMetric
+from resnet_hub.imports import without_packages
 from train.batches import Batch
 from train.watch import Watch
+
+with without_packages("transformers", "scipy"):  # ``evaluate`` would import them for what is not used here, for 3 s
+    from resnet_hub.metrics import ImageClassificationMetric
 
 
 class Predictions(NamedTuple):

@@ -18,6 +18,7 @@ from resnet_hub.engines import compile_cache
 from resnet_hub.errors import ConfigurationError
 from resnet_hub.graph import fold_batch_norm, write_graph
 from resnet_hub.hub import ResNetForImageClassification
+from resnet_hub.imports import without_packages
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +45,8 @@ def import_without_telemetry(name: str) -> ModuleType:
     Raises:
         ImportError, OSError: it is not installed, or does not run here.
     """
-    telemetry = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # to the import system: there is no such package
-    try:
+    with without_packages("openvino_telemetry"):
         return importlib.import_module(name)
-    finally:
-        del sys.modules["openvino_telemetry"]
-        if telemetry is not None:
-            sys.modules["openvino_telemetry"] = telemetry
 
 
 class SignalStack(ctypes.Structure):
