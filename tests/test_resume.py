@@ -305,7 +305,7 @@ def start_machines(port: int, colors: Path, cwd: Path, **options: Any) -> list[s
     """Two "machines" with one process each, which find each other at ``port``."""
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1")
     meet = ("--master_addr", "127.0.0.1", "--master_port", port)
-    arguments = options_of(dataset_name=colors, num_train_epochs=30, **options)
+    arguments = options_of(dataset_name=colors, num_train_epochs=12, **options)
     return [start(*torchrun, *meet, "--node_rank", rank, SCRIPT, *arguments, cwd=cwd) for rank in (0, 1)]
 
 
