@@ -209,9 +209,9 @@ def _examine(splits: DatasetDict) -> DatasetReport:
     report.converted = dict(kinds)
     if "train" in splits:
         _find_contradictions(splits["train"], seen["train"], report)
-    for split in splits:
-        if split != "train" and "train" in splits:
-            _compare(splits, seen, split, report)
+        for split in splits:
+            if split != "train":
+                _compare(splits, seen, split, report)
     return report
 
 

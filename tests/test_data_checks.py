@@ -92,7 +92,7 @@ def test_only_the_first_of_many_are_shown():
         check_dataset(splits)
 
 
-def test_training_images_of_two_classes_are_named(tmp_path):
+def test_training_images_of_two_classes_are_named():
     cells = [encoded(image) for image in TRAIN]
     for row in (3, 6):  # of rows 0 and 4: one under another label, one under its own
         cells[row] = {"bytes": cells[0 if row == 3 else 4]["bytes"], "path": f"copy{row}.png"}

@@ -169,7 +169,8 @@ class TrainingConfig:
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto: bf16 where this machine computes it fast."""
     torch_compile: bool = False
-    """Compile the network, for GPUs: it takes a minute at the start, and gains nothing on CPUs."""
+    """Compile the network, which takes a minute at the start. Meant for GPUs; on the CPU where it was tried, a step
+    took as long as before."""
     deterministic: bool = False
     """Let GPUs, too, compute the same every time, at the price of some speed."""
     detect_anomaly: bool = False
