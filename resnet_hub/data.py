@@ -44,6 +44,32 @@ def load_image_dataset(
 ) -> DatasetDict:
     """Load a dataset as ``train``, ``validation`` and ``test`` with the columns ``image`` and ``label``.
 
+    :func:`read_splits`, then :func:`cut_missing_splits`: their arguments and errors.
+    """
+    splits = read_splits(
+        name,
+        image_column=image_column,
+        label_column=label_column,
+        image_dir=image_dir,
+        revision=revision,
+        token=token,
+    )
+    return cut_missing_splits(
+        splits, name, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
+    )
+
+
+def read_splits(
+    name: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    image_dir: str | Path | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> DatasetDict:
+    """Those of ``train``, ``validation`` and ``test`` that a dataset has, with the columns ``image`` and ``label``.
+
     Args:
         name: One of
 
@@ -60,13 +86,11 @@ def load_image_dataset(
             Images stay on the disk, memory-mapped or in their files, however many they are.
         image_column, label_column: Where they cannot be told from the column types.
         image_dir: Where the images of CSV files are, if not below the folder that these lie in.
-        validation_fraction, test_fraction: Share of ``train`` (0 to 1, exclusive) that is cut off where the source has
-            no such split; stratified by class, and a function of ``seed`` alone.
         revision, token: Of a dataset on the Hub.
 
     Returns:
-        All three splits. Images may be damaged and labels lie outside the classes: ``data_checks.check_dataset`` finds
-        those, and leaves them out where that is wanted.
+        ``train`` at least. Images may be damaged and labels lie outside the classes: ``data_checks.check_dataset``
+        finds those, and leaves them out where that is wanted.
 
     Raises:
         DatasetError: not found, not reachable, or not a labelled image dataset; the message says what to do.
@@ -80,11 +104,53 @@ def load_image_dataset(
     else:
         splits = _rename_splits(_load(source, revision, token), name)
         columns = _find_columns(splits["train"], image_column, label_column, name)
-    splits = _standardize(splits, *columns, name)
+    return DatasetDict(_standardize(splits, *columns, name))
+
+
+def cut_missing_splits(
+    splits: DatasetDict,
+    name: str,
+    *,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+) -> DatasetDict:
+    """Cut off ``train`` what a dataset does not have: ``test`` first, then ``validation``.
+
+    Args:
+        splits: As :func:`read_splits` gives them.
+        name: For messages.
+        validation_fraction, test_fraction: Share of ``train`` (0 to 1, exclusive) that is cut off; stratified by class,
+            and a function of ``seed`` alone.
+
+    Returns:
+        All three splits.
+
+    Raises:
+        DatasetError: there are too few images for that.
+    """
+    complete = dict(splits)
     for missing, fraction in [("test", test_fraction), ("validation", validation_fraction)]:
-        if missing not in splits:
-            splits["train"], splits[missing] = _stratified_cut(splits["train"], fraction, seed, name)
-    return DatasetDict({split: splits[split] for split in SPLITS})
+        if missing not in complete:
+            complete["train"], complete[missing] = _stratified_cut(complete["train"], fraction, seed, name)
+    return DatasetDict({split: complete[split] for split in SPLITS})
+
+
+def describe_cut(own: Collection[str], splits: DatasetDict, seed: int) -> str | None:
+    """What :func:`cut_missing_splits` did, for people; None where nothing was missing.
+
+    Args:
+        own: Names of the splits that the dataset has itself.
+        splits: All three.
+    """
+    missing = [split for split in SPLITS if split not in own]
+    if not missing:
+        return None
+    sizes = " and ".join(f"{len(splits[split]):,} for {split}" for split in missing)
+    return (
+        f"has no {' and no '.join(missing)} split, so images are cut off train, of every class alike: {sizes}, by "
+        f"split_seed {seed}; {len(splits['train']):,} stay"
+    )
 
 
 def signs_is_available() -> bool:

@@ -80,7 +80,7 @@ class DatasetReport:
     Attributes:
         corrupt: Images that cannot be decoded.
         bad_labels: Rows without a label, or with one outside the classes.
-        contradictions: Training images that stand there again, pixel for pixel, under another label.
+        contradictions: Images, of any split, that stand in train, too, pixel for pixel, under another label.
         duplicates: Validation and test images that stand in train, too, pixel for pixel.
         near_duplicates: Those that stand there re-encoded, resized, or brighter or darker.
         not_compared: Splits that were too large to look for near duplicates in.
@@ -100,22 +100,32 @@ class DatasetReport:
     def lines(self) -> list[str]:
         """For people; nothing where nothing was found."""
         lines = [
-            *_titled("images cannot be read and are left out", self.corrupt),
-            *_titled("rows have no label that is one of the classes and are left out", self.bad_labels),
-            *_titled("training images have two labels, of which one is wrong", self.contradictions),
-            *_titled("validation and test images stand in train too, so results on them say too much", self.duplicates),
+            *_titled("{n} image{s} cannot be read and {is_are} left out", self.corrupt),
             *_titled(
-                "validation and test images are nearly those of train: changed copies, or the same scene",
+                "{n} row{s} {has_have} no label that is one of the classes, and {is_are} left out", self.bad_labels
+            ),
+            *_titled(
+                "{n} image{s} {has_have} two labels, of which one is wrong: correct it, or remove the image",
+                self.contradictions,
+            ),
+            *_titled(
+                "{n} validation or test image{s} stand{verb_s} in train too, so results say too much: remove one",
+                self.duplicates,
+            ),
+            *_titled(
+                "{n} validation or test image{s} {is_are} nearly one of train: a changed copy, or the same scene",
                 self.near_duplicates,
             ),
         ]
         lines += [f"near duplicates of {split} were not looked for: it is too large" for split in self.not_compared]
         for split, names in self.empty_classes.items():
             shown = ", ".join(names[:MAX_SHOWN]) + (", ..." if len(names) > MAX_SHOWN else "")
-            consequence = ", so they cannot be learned" if split == "train" else ""
-            lines.append(f"{len(names):,} classes have no image in {split}{consequence}: {shown}")
+            them = "it" if len(names) == 1 else "they"
+            consequence = f", so {them} cannot be learned" if split == "train" else ""
+            title = _counted("{n} class{es} {has_have} no image in", len(names))
+            lines.append(f"{title} {split}{consequence}: {shown}")
         for kind, count in self.converted.items():
-            lines.append(f"{count:,} images are {kind} and are converted to RGB")
+            lines.append(_counted(f"{{n}} image{{s}} {{is_are}} {kind} and converted to RGB", count))
         return lines
 
     def without_folders(self) -> Self:
@@ -132,7 +142,15 @@ def _titled(title: str, findings: list[Finding]) -> list[str]:
     if not findings:
         return []
     more = [f"  ... and {len(findings) - MAX_SHOWN:,} more"] if len(findings) > MAX_SHOWN else []
-    return [f"{len(findings):,} {title}:", *(f"  {finding}" for finding in findings[:MAX_SHOWN]), *more]
+    title = _counted(title, len(findings))
+    return [f"{title}:", *(f"  {finding}" for finding in findings[:MAX_SHOWN]), *more]
+
+
+def _counted(text: str, n: int) -> str:
+    """``text`` with the number ``{n}`` in it, and with words that go with one or with many."""
+    one = {"s": "", "es": "", "verb_s": "s", "is_are": "is", "has_have": "has"}
+    many = {"s": "s", "es": "es", "verb_s": "", "is_are": "are", "has_have": "have"}
+    return text.format(n=f"{n:,}", **(one if n == 1 else many))
 
 
 def check_dataset(splits: DatasetDict, *, skip_corrupt: bool = False) -> tuple[DatasetDict, DatasetReport]:
@@ -157,8 +175,8 @@ def check_dataset(splits: DatasetDict, *, skip_corrupt: bool = False) -> tuple[D
     if unusable and not skip_corrupt:
         raise DatasetError(
             "\n".join(
-                _titled("images cannot be read", report.corrupt)
-                + _titled("rows have no label that is one of the classes", report.bad_labels)
+                _titled("{n} image{s} cannot be read", report.corrupt)
+                + _titled("{n} row{s} {has_have} no label that is one of the classes", report.bad_labels)
             )
             + "\nmend them, or leave them out with skip_corrupt=True (train.py and prepare_dataset.py: "
             "--skip_corrupt True)"
@@ -208,8 +226,8 @@ def _examine(splits: DatasetDict) -> DatasetReport:
     seen = {split: _look_at(split, rows, report, kinds, compared) for split, rows in splits.items()}
     report.converted = dict(kinds)
     if "train" in splits:
-        _find_contradictions(splits["train"], seen["train"], report)
-        for split in splits:
+        for split in ["train", *(split for split in splits if split != "train")]:
+            _find_contradictions(splits, seen, split, report)
             if split != "train":
                 _compare(splits, seen, split, report)
     return report
@@ -271,18 +289,26 @@ def _digest(image: Image.Image) -> int:
     return int.from_bytes(content.digest())
 
 
-def _find_contradictions(train: Dataset, seen: _Seen, report: DatasetReport) -> None:
-    """Find training images that are there twice, under different labels."""
-    labels, names = train["label"][:], train.features["label"].names
-    usable = seen.is_readable.copy()
-    usable[rows_outside_classes(train)] = False
+def _find_contradictions(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: DatasetReport) -> None:
+    """Find the images of ``split`` that stand in train, too, under another label."""
+    rows, train = splits[split], splits["train"]
+    labels, train_labels, names = rows["label"][:], train["label"][:], train.features["label"].names
     first: dict[int, int] = {}
-    for row in np.flatnonzero(usable).tolist():
-        twin = first.setdefault(int(seen.digests[row]), row)
-        if labels[row] != labels[twin]:
-            file, twin_file = files_of(train.select([row, twin]))
-            what = f"is labelled {names[labels[row]]}, and {names[labels[twin]]} as"
-            report.contradictions.append(Finding("train", row, file, what, twin, twin_file))
+    for row in _labelled(train, seen["train"]):
+        first.setdefault(int(seen["train"].digests[row]), row)
+    for row in _labelled(rows, seen[split]):
+        twin = first.get(int(seen[split].digests[row]))
+        if twin is not None and labels[row] != train_labels[twin]:
+            (file,), (twin_file,) = files_of(rows.select([row])), files_of(train.select([twin]))
+            what = f"is labelled {names[labels[row]]}, and {names[train_labels[twin]]} as"
+            report.contradictions.append(Finding(split, row, file, what, twin, twin_file))
+
+
+def _labelled(rows: Dataset, seen: _Seen) -> list[int]:
+    """Of images that can be read and have a class."""
+    usable = seen.is_readable.copy()
+    usable[rows_outside_classes(rows)] = False
+    return np.flatnonzero(usable).tolist()
 
 
 def _compare(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: DatasetReport) -> None:

@@ -33,7 +33,7 @@ def test_two_processes_see_the_global_batches_of_one_with_twice_the_batch():
 
 
 def test_too_few_images_for_a_batch_are_refused():
-    with pytest.raises(DatasetError, match="7 training images do not fill one batch of 4 on 2 processes"):
+    with pytest.raises(DatasetError, match="7 training images do not fill one batch of 4 on each of 2 processes"):
         TrainingBatches(num_rows=7, batch_size=4, seed=0, num_processes=2)
 
 

@@ -101,8 +101,18 @@ def test_training_images_of_two_classes_are_named():
     assert [str(finding) for finding in report.contradictions] == [
         "train, row 3 (copy3.png): is labelled b, and a as train, row 0"
     ]
-    assert "of which one is wrong" in report.lines()[0]
+    assert report.lines()[0] == "1 image has two labels, of which one is wrong: correct it, or remove the image:"
     assert check_dataset(splits)[1] == report  # as it is remembered
+
+
+def test_a_test_image_that_stands_in_train_under_another_label_is_named_with_both():
+    splits = splits_of(train=TRAIN, validation=[TRAIN[4], TRAIN[2]], test=[picture(30), picture(31), TRAIN[5]])
+    _, report = check_dataset(splits)
+    assert [str(finding) for finding in report.contradictions] == [
+        "validation, row 1: is labelled b, and a as train, row 2",
+        "test, row 2: is labelled a, and b as train, row 5",
+    ]
+    assert len(report.duplicates) == 3  # they count as such, too
 
 
 def test_rows_without_a_class_contradict_no_other():
@@ -115,14 +125,15 @@ def test_rows_without_a_class_contradict_no_other():
 
 
 def test_test_images_that_stand_in_train_are_named():
-    splits = splits_of(train=TRAIN, validation=[TRAIN[5]], test=[picture(30), TRAIN[2], TRAIN[3]])
+    splits = splits_of(train=TRAIN, validation=[picture(20), TRAIN[5]], test=[picture(30), TRAIN[3], TRAIN[2]])
     _, report = check_dataset(splits)
     assert [str(finding) for finding in report.duplicates] == [
-        "validation, row 0: is train, row 5",
-        "test, row 1: is train, row 2",
-        "test, row 2: is train, row 3",
+        "validation, row 1: is train, row 5",
+        "test, row 1: is train, row 3",
+        "test, row 2: is train, row 2",
     ]
-    assert "results on them say too much" in report.lines()[0]
+    assert report.contradictions == []
+    assert "3 validation or test images stand in train too, so results say too much" in report.lines()[0]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +180,7 @@ def test_classes_without_images_are_named():
     splits = splits_of(("a", "b", "c"), train=TRAIN, validation=[picture(20), picture(21)], test=[picture(30)])
     _, report = check_dataset(splits)
     assert report.empty_classes == {"train": ["c"], "validation": ["c"], "test": ["b", "c"]}
-    assert "1 classes have no image in train, so they cannot be learned: c" in report.lines()
+    assert "1 class has no image in train, so it cannot be learned: c" in report.lines()
     assert "2 classes have no image in test: b, c" in report.lines()
 
 
@@ -211,7 +222,7 @@ def test_images_that_become_rgb_are_counted_by_kind():
     cells = [image, image.convert("L"), image.convert("RGBA"), image.convert("P"), sixteen_bit, picture(9).convert("L")]
     _, report = check_dataset(splits_of(train=cells))
     assert report.converted == {"gray": 2, "transparent": 1, "of a palette": 1, "of more than 8 bit": 1}
-    assert "2 images are gray and are converted to RGB" in report.lines()
+    assert "2 images are gray and converted to RGB" in report.lines()
 
 
 def test_a_second_look_at_the_same_data_costs_nothing(monkeypatch):

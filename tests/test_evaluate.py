@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from other_libraries import keras_file, timm_folder, transformers_folder
 from PIL import Image
-from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here
+from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here, write_colors
 
 from resnet_hub import ResNetForImageClassification, convert
-from resnet_hub.errors import ConfigurationError, DatasetError
+from resnet_hub.checkpoint import read_predictions
+from resnet_hub.errors import CheckpointError, ConfigurationError, DatasetError
+from train.cuts import Cut, choose_cut, recorded_cut, trained_on
 from train.engine import Predictions
 from train.evaluate import EvaluationConfig, main, with_labels_of
 
@@ -72,6 +74,82 @@ def test_networks_of_other_libraries_are_rows_of_the_same_table(checkpoint, colo
     assert output.count("here it sees the whole image squashed") == 2  # under the table: of timm and of transformers
 
 
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory) -> Path:
+    """A dataset that has training images alone."""
+    folder = tmp_path_factory.mktemp("uncut") / "colors"
+    write_colors(folder, {"train": 150})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(uncut, tmp_path_factory) -> tuple[Path, Path]:
+    """Of two ways to cut it."""
+    folders = [tmp_path_factory.mktemp("runs") / f"seed{seed}" for seed in (3, 4)]
+    for seed, folder in zip((3, 4), folders, strict=True):
+        train_here(dataset_name=str(uncut), output_dir=folder, split_seed=seed, num_train_epochs=1)
+    return folders[0], folders[1]
+
+
+def test_images_that_a_run_cut_off_are_those_that_its_checkpoint_is_measured_on(runs, uncut, tmp_path, capsys):
+    file = tmp_path / "predictions.parquet"
+    for folder in runs:
+        main(EvaluationConfig((str(folder),), str(uncut), predictions=file, dataloader_num_workers=0))
+        seed = record_of(folder)["recipe"]["split_seed"]
+        output = capsys.readouterr().out
+        assert (
+            f"has no test images of its own: these are cut off train by --train_val_split 0.1 --split_seed {seed}."
+            in output
+        )
+        assert "was trained on" not in output
+        said = read_predictions(folder)
+        assert pq.read_table(file)["score"].to_pylist() == pytest.approx(said["scores"].tolist(), abs=1e-5)
+
+
+def test_checkpoints_of_different_cuts_are_measured_together_only_on_request(runs, uncut, capsys):
+    names = tuple(map(str, runs))
+    with pytest.raises(
+        ConfigurationError, match=r"seed3 was trained without .*--split_seed 3 .*seed4 .*--split_seed 4"
+    ):
+        main(EvaluationConfig(names, str(uncut), dataloader_num_workers=0))
+    main(EvaluationConfig(names, str(uncut), split_seed=4, dataloader_num_workers=0))
+    output = capsys.readouterr().out
+    assert f"{runs[0]} was trained on some of these images" in output
+    assert f"{runs[1]} was trained on" not in output
+
+
+def test_of_a_run_on_validation_too_it_says_so(runs):
+    record = record_of(runs[0])
+    record["recipe"]["train_on_validation"] = True
+    own = ("train", "validation", "test")
+    assert trained_on(record, "colors", "validation", own, Cut()) == "--train_on_validation True"
+    assert trained_on(record, "colors", "test", own, Cut()) is None
+    assert trained_on(record, "elsewhere", "validation", own, Cut()) is None
+
+
+def test_the_share_of_validation_does_not_change_what_is_test():
+    recorded = {"a": Cut(0.1, 3), "b": Cut(0.2, 3), "of another library": None}
+    assert choose_cut(recorded, "test", None, None).split_seed == 3
+    with pytest.raises(ConfigurationError, match="Measure them apart"):
+        choose_cut(recorded, "validation", None, None)
+    assert choose_cut(recorded, "validation", 0.3, None) == Cut(0.3, 3)
+
+
+@pytest.mark.parametrize("options", [{"split_seed": "3"}, {"split_seed": -1}, {"train_val_split": 2.0}])
+def test_a_record_that_says_nothing_sensible_chooses_nothing(runs, options):
+    record = record_of(runs[0])
+    record["recipe"] |= options
+    assert recorded_cut(record, "colors") is None
+
+
+def test_what_the_images_do_not_tell_is_refused_before_they_are_looked_at(checkpoint, colors, monkeypatch):
+    monkeypatch.setattr("train.evaluate.check_dataset", lambda *_: pytest.fail("looked at the images"))
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        main(EvaluationConfig((str(checkpoint), "./none"), str(colors), dataloader_num_workers=0))
+    with pytest.raises(DatasetError, match="knows the classes red, green, blue; the dataset has 0, 1, "):
+        main(EvaluationConfig((str(checkpoint),), "drawn-signs", dataloader_num_workers=0))
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_predictions_are_written_for_every_image(checkpoint, colors, tmp_path, suffix, capsys):
     file = tmp_path / f"predictions{suffix}"
@@ -116,17 +194,14 @@ def test_labels_are_numbered_as_the_checkpoint_does(tiny_model):
     assert with_labels_of(rows, tiny_model, "tiny")["label"] == [5, 0, 3]
 
 
-def test_other_classes_are_refused(checkpoint):
-    with pytest.raises(DatasetError, match="knows the classes red, green, blue; the dataset has 0, 1, "):
-        main(EvaluationConfig((str(checkpoint),), "drawn-signs", max_samples=6, dataloader_num_workers=0))
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"checkpoints": ()}, "name at least one checkpoint"),
         ({"predictions": Path("table.xlsx")}, "must end in .csv or .parquet"),
         ({"precision": "int8"}, "--precision is for --backend openvino"),
+        ({"split_seed": -1}, "--split_seed must be at least 0, got -1"),
+        ({"train_val_split": 1.0}, "--train_val_split must be above 0 and below 1, got 1.0"),
         ({"max_samples": 0}, "--max_samples must be at least 1, got 0"),
     ],
 )

@@ -33,18 +33,21 @@ def test_it_loads_back_as_it_was(colors, tmp_path, monkeypatch):
     assert {split: len(rows) for split, rows in load_dataset(str(tmp_path / "out")).items()} == SPLITS
 
 
-def test_images_in_files_of_their_own_come_along(tmp_path):
+def test_images_in_files_of_their_own_come_along(tmp_path, capsys):
     for i in range(60):
         file = tmp_path / "source" / ("cat" if i % 2 else "dog") / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (i, i, i)).save(file)
     main(PreparationConfig(str(tmp_path / "source"), output_dir=tmp_path / "out", train_val_split=0.2))
+    assert "10 for validation and 12 for test, by split_seed 0; 38 stay" in capsys.readouterr().out
     (tmp_path / "source").rename(tmp_path / "elsewhere")
     loaded = load_image_dataset(str(tmp_path / "out"))
     assert [len(loaded[split]) for split in ("train", "validation", "test")] == [38, 10, 12]
     for rows in loaded.values():
         for row in rows:
-            assert row["label"] == row["image"].getpixel((0, 0))[0] % 2 == 0 or row["label"] in (0, 1)
+            assert rows.features["label"].int2str(row["label"]) == (
+                "cat" if row["image"].getpixel((0, 0))[0] % 2 else "dog"
+            )
 
 
 def test_the_card_tells_classes_counts_and_what_was_found(colors, tmp_path):

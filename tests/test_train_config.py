@@ -31,6 +31,8 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
         ("num_train_epochs: 0", "--num_train_epochs must be at least 1, got 0"),
         ("optim: adamax", "--optim must be one of adamw, adam, sgd, got 'adamax'"),
         ("scale: 0.5", "wrong type for scale"),
+        ("max_train_samples: many", "wrong type for max_train_samples"),
+        ('measure_backgrounds: "no"', "wrong type for measure_backgrounds"),
         ("scale: [0.5, big]", "wrong type for scale"),
         ("- a list", "option: value"),
         ("a: [", "not valid YAML"),
@@ -64,6 +66,7 @@ def test_a_missing_recipe_is_named(tmp_path):
         ["--save_top_k", "0"],
         ["--train_on_validation", "True", "--early_stopping_patience", "2"],
         ["--calibration_from", "runs/first"],
+        ["--measure_backgrounds", "True"],
         ["--gradient_accumulation_steps", "0"],
     ],
 )

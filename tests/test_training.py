@@ -7,6 +7,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,13 +24,13 @@ from resnet_hub import Predictor, ResNetForImageClassification
 from resnet_hub.calibration import fit_calibration
 from resnet_hub.checkpoint import PICTURE_NAMES
 from resnet_hub.data import load_image_dataset
-from resnet_hub.errors import ConfigurationError, TrainingError
+from resnet_hub.errors import ConfigurationError, DatasetError, TrainingError
 from resnet_hub.images import open_image
 from train.batches import Batch, Collate, EvaluationBatches, make_loader
 from train.engine import Predictions, evaluate, train_step
 from train.environment import count_cores
 from train.optimization import make_optimizer
-from train.variants import VARIANTS
+from train.variants import BACKGROUND_VARIANTS, VARIANTS
 
 
 @pytest.fixture(scope="module")
@@ -333,6 +334,16 @@ def test_variants_are_measured_on_request(train_here, tmp_path):
     assert all(f"| {name} |" in card for name in VARIANTS)
 
 
+def test_other_backgrounds_are_measured_where_they_are_trained_for_or_on_request(train_here, tmp_path):
+    def measured(**options: Any) -> set[str]:
+        folder = tmp_path / "run"
+        train_here(folder, measure_variants=True, num_train_epochs=1, overwrite_output_dir=True, **options)
+        return {result.get("variant") for result in record_of(folder)["results"]} & set(BACKGROUND_VARIANTS)
+
+    assert measured(background_replacement=0.5) == measured(measure_backgrounds=True) == set(BACKGROUND_VARIANTS)
+    assert measured(background_replacement=0.5, measure_backgrounds=False) == set()
+
+
 def test_the_record_tells_how_long_training_stood_still_for_data(train_here, tmp_path, monkeypatch):
     def open_slowly(source: bytes) -> Image.Image:
         time.sleep(0.02)
@@ -423,8 +434,26 @@ def test_a_broken_image_is_named_before_the_first_step_and_left_out_on_request(t
     assert "--skip_corrupt True" in result.stderr
     assert "Traceback" not in result.stderr
     result = launch(sys.executable, SCRIPT, *options, "--skip_corrupt", "True", cwd=tmp_path)
-    assert "1 images cannot be read and are left out:" in result.stdout
+    assert "1 image cannot be read and is left out:" in result.stdout
+    assert "none of this keeps the training from going on" in result.stdout
     assert record_of(tmp_path / "runs" / "images-resnet50")["datasets"][0]["train"] == 15
+
+
+def test_what_images_do_not_tell_is_refused_before_they_are_looked_at(run, train_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("train.data.check_dataset", lambda *_, **__: pytest.fail("looked at the images"))
+    with pytest.raises(ConfigurationError, match="holds a checkpoint already"):
+        train_here(run[0])
+    with pytest.raises(DatasetError, match="20 training images do not fill one batch of 32"):
+        train_here(tmp_path / "run", max_train_samples=20, per_device_train_batch_size=32)
+
+
+def test_what_is_cut_off_a_dataset_without_splits_is_said_at_the_start(train_here, tmp_path, capsys):
+    write_colors(tmp_path / "colors", {"train": 60})
+    train_here(tmp_path / "run", dataset_name=str(tmp_path / "colors"), num_train_epochs=1, split_seed=3)
+    said = "has no validation and no test split, so images are cut off train, of every class alike: 6 for validation"
+    assert f"{said} and 6 for test, by split_seed 3; 48 stay" in capsys.readouterr().out
+    datasets = record_of(tmp_path / "run")["datasets"]
+    assert [(d["train"], d["validation"], d["test"]) for d in datasets] == [(48, 6, 6)]
 
 
 def test_user_errors_exit_with_2_a_next_step_and_no_traceback(run, colors, tmp_path):

@@ -112,6 +112,16 @@ class Collate:
         return Batch(images, labels, rows, second_labels, shares)
 
 
+def require_a_batch(num_rows: int, batch_size: int, num_processes: int) -> None:
+    """Raise ``DatasetError`` where so few images fill no batch on every process."""
+    if num_rows < batch_size * num_processes:
+        where = f" on each of {num_processes} processes" if num_processes > 1 else ""
+        raise DatasetError(
+            f"{num_rows:,} training images do not fill one batch of {batch_size}{where}: lower "
+            "--per_device_train_batch_size, or add images"
+        )
+
+
 class TrainingBatches(Sampler[list[Key]]):
     """Each epoch a permutation of all rows, cut into global batches, of which each process takes its slice.
 
@@ -130,11 +140,7 @@ class TrainingBatches(Sampler[list[Key]]):
         self.num_processes = num_processes
         self.epoch = 0
         self.start = 0
-        if len(self) == 0:
-            raise DatasetError(
-                f"{num_rows} training images do not fill one batch of {batch_size} on {num_processes} processes: "
-                "lower --per_device_train_batch_size"
-            )
+        require_a_batch(num_rows, batch_size, num_processes)
 
     def __len__(self) -> int:
         return self.num_rows // (self.batch_size * self.num_processes)

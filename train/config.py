@@ -4,6 +4,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -147,6 +148,9 @@ class TrainingConfig:
     """Above 0: a rectangle of one image is pasted into another, areas drawn from Beta(alpha, alpha). Likewise."""
     measure_variants: bool = False
     """At the end, measure also on images as other cameras show them: mirrored, dim, noisy, from farther away, ..."""
+    measure_backgrounds: bool | None = None
+    """With --measure_variants: also before other backgrounds, for objects before a plain wall, cut out by colour.
+    Default: where --background_replacement is above 0."""
 
     # -- run
     output_dir: Path | None = None
@@ -231,10 +235,17 @@ class TrainingConfig:
                 "--train_on_validation leaves nothing to choose epochs by: leave out --early_stopping_patience and "
                 "--save_top_k"
             )
+        if self.measure_backgrounds and not self.measure_variants:
+            raise ConfigurationError("--measure_backgrounds is one of the variants: add --measure_variants True")
         if self.calibration_from and not self.train_on_validation:
             raise ConfigurationError(
                 "--calibration_from is for --train_on_validation: other runs are calibrated on their validation images"
             )
+
+    @property
+    def measures_backgrounds(self) -> bool:
+        """What ``measure_backgrounds`` comes to."""
+        return self.background_replacement > 0 if self.measure_backgrounds is None else self.measure_backgrounds
 
 
 _MINIMA = {
@@ -396,13 +407,12 @@ def read_recipe(file: Path) -> dict[str, Any]:
 
 def _fits(name: str, value: Any) -> bool:
     """YAML's types are looser than the dataclass's: ``1e-3`` is text to it, ``yes`` a boolean."""
-    default = getattr(TrainingConfig, name)
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    if isinstance(default, (int, float)):
-        return type(value) in ((int, float) if isinstance(default, float) else (int,))
-    if isinstance(default, str):
-        return isinstance(value, str)
-    if isinstance(default, tuple):
-        return isinstance(value, list) and len(value) == len(default) and all(type(v) in (int, float) for v in value)
-    return True
+    kind = get_type_hints(TrainingConfig)[name]
+    if isinstance(kind, UnionType):  # of something and None
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is tuple:
+        numbers = get_args(kind)
+        return isinstance(value, list) and len(value) == len(numbers) and all(type(v) in (int, float) for v in value)
+    if kind is float:
+        return type(value) in (int, float)
+    return type(value) is (kind if kind in (bool, int) else str)

@@ -6,9 +6,10 @@ from typing import Any
 import datasets
 from accelerate import Accelerator
 
-from resnet_hub.data import describe, load_image_dataset, public_name, signs_is_available
+from resnet_hub.data import cut_missing_splits, describe, describe_cut, public_name, read_splits, signs_is_available
 from resnet_hub.data_checks import DatasetReport, check_dataset
 from resnet_hub.errors import DatasetError
+from train.batches import require_a_batch
 from train.config import TrainingConfig
 
 
@@ -58,25 +59,30 @@ class TrainingData:
         ]
 
 
-def load_training_data(config: TrainingConfig, accelerator: Accelerator) -> TrainingData:
-    """Load what the configuration names.
+def load_training_data(name: str, config: TrainingConfig, accelerator: Accelerator) -> TrainingData:
+    """Load the dataset ``name`` and what else the configuration names, look at every image, and say what was found.
 
     Raises:
-        DatasetError: a dataset cannot be loaded, or the second one has other classes than the first.
+        DatasetError: a dataset cannot be loaded, has other classes than the first or images that cannot be read, or
+            there are too few images for one batch.
     """
-    names = [choose_dataset(config, accelerator)]
-    if config.extra_dataset_name and config.extra_dataset_name not in names:
+    names = [name]
+    if config.extra_dataset_name and config.extra_dataset_name != name:
         names.append(config.extra_dataset_name)
     with accelerator.main_process_first():  # the others then find what it cached
-        loaded = {name: _load_checked(name, config, accelerator) for name in names}
-    data = TrainingData(
-        {name: splits for name, (splits, _) in loaded.items()}, {name: report for name, (_, report) in loaded.items()}
+        loaded = {other: _load(other, config, accelerator, is_extra=other != name) for other in names}
+        # What can be told without a look at the images comes first: that takes minutes for large datasets.
+        classes = loaded[name]["train"].features["label"].names
+        for other, splits in loaded.items():
+            if (others := splits["train"].features["label"].names) != classes:
+                raise DatasetError(f"--extra_dataset_name must have the classes {classes}, {other} has {others}")
+        num_images = sum(len(splits["train"]) for splits in loaded.values())
+        require_a_batch(num_images, config.per_device_train_batch_size, accelerator.num_processes)
+        checked = {other: _check(other, splits, config, accelerator) for other, splits in loaded.items()}
+    return TrainingData(
+        {other: splits for other, (splits, _) in checked.items()},
+        {other: report for other, (_, report) in checked.items()},
     )
-    for name, splits in data.datasets.items():
-        classes = splits["train"].features["label"].names
-        if classes != data.label_names:
-            raise DatasetError(f"--extra_dataset_name must have the classes {data.label_names}, {name} has {classes}")
-    return data
 
 
 def choose_dataset(config: TrainingConfig, accelerator: Accelerator) -> str:
@@ -92,19 +98,17 @@ def choose_dataset(config: TrainingConfig, accelerator: Accelerator) -> str:
     return "drawn-signs"
 
 
-def _load_checked(
-    name: str, config: TrainingConfig, accelerator: Accelerator
-) -> tuple[datasets.DatasetDict, DatasetReport]:
-    """Without what cannot be used, if that was asked for; says what else was found."""
-    splits = load_image_dataset(
+def _load(name: str, config: TrainingConfig, accelerator: Accelerator, *, is_extra: bool) -> datasets.DatasetDict:
+    """All splits, so much of them as the run uses."""
+    own = read_splits(
         name,
         image_column=config.image_column_name,
         label_column=config.label_column_name,
-        image_dir=None if name == config.extra_dataset_name else config.image_dir,
-        validation_fraction=config.train_val_split,
-        seed=config.split_seed,
+        image_dir=None if is_extra else config.image_dir,
     )
-    is_extra = name == config.extra_dataset_name
+    splits = cut_missing_splits(own, name, validation_fraction=config.train_val_split, seed=config.split_seed)
+    if cut := describe_cut(own, splits, config.split_seed):
+        accelerator.print(f"{name} {cut}")
     for split, rows in splits.items():
         for_training = config.max_extra_train_samples if is_extra else config.max_train_samples
         limit = for_training if split == "train" else config.max_eval_samples
@@ -113,7 +117,17 @@ def _load_checked(
     if config.train_on_validation and not is_extra:
         splits["train"] = datasets.concatenate_datasets([splits["train"], splits["validation"]])
         splits["validation"] = splits["validation"].select([])
+    return splits
+
+
+def _check(
+    name: str, splits: datasets.DatasetDict, config: TrainingConfig, accelerator: Accelerator
+) -> tuple[datasets.DatasetDict, DatasetReport]:
+    """Without what cannot be used, if that was asked for; says what else was found."""
     splits, report = check_dataset(splits, skip_corrupt=config.skip_corrupt)
-    for line in report.lines():
+    lines = report.lines()
+    for line in lines:
         accelerator.print(f"{name}: {line}")
+    if lines:
+        accelerator.print(f"{name}: none of this keeps the training from going on")
     return splits, report

@@ -26,11 +26,12 @@ from PIL import Image
 from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.checkpoint import Result, write_atomically
 from resnet_hub.command import run_command
-from resnet_hub.data import load_image_dataset, public_name
+from resnet_hub.data import cut_missing_splits, public_name, read_splits
 from resnet_hub.data_checks import check_dataset, files_of
 from resnet_hub.engines import Engine, Precision, make_engine, quantization
 from resnet_hub.errors import ConfigurationError, DatasetError
 from train.batches import Collate, EvaluationBatches, make_loader
+from train.cuts import Cut, choose_cut, recorded_cut, trained_on
 from train.engine import Predictions, evaluate
 from train.environment import make_accelerator
 from train.pictures import draw_confusion_matrix, encode_png
@@ -48,6 +49,10 @@ class EvaluationConfig:
     """As for train.py: signs, cifar10, drawn-signs, a dataset folder or a Hub id."""
     split: Literal["train", "validation", "test"] = "test"
     """Part of the dataset."""
+    train_val_split: float | None = None
+    """Where the dataset has no validation: share of train (0 to 1) cut off. Default: as in the checkpoints' runs."""
+    split_seed: int | None = None
+    """Where the dataset has no such images of its own: seed of the cut. Default: as in the checkpoints' runs."""
     image_column_name: str | None = None
     """Column with the images, where it cannot be told from the column types."""
     label_column_name: str | None = None
@@ -78,6 +83,10 @@ class EvaluationConfig:
             raise ConfigurationError(f"--predictions must end in .csv or .parquet, got {self.predictions}")
         if self.backend == "torch" and self.precision != "auto":
             raise ConfigurationError("--precision is for --backend openvino: use --mixed_precision, or that backend")
+        if self.train_val_split is not None and not 0 < self.train_val_split < 1:
+            raise ConfigurationError(f"--train_val_split must be above 0 and below 1, got {self.train_val_split}")
+        if self.split_seed is not None and self.split_seed < 0:
+            raise ConfigurationError(f"--split_seed must be at least 0, got {self.split_seed}")
         for name in ("max_samples", "per_device_eval_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigurationError(f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -87,17 +96,22 @@ def main(config: EvaluationConfig) -> None:
     accelerator = make_accelerator(config.mixed_precision)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    rows, training_images = load_splits(config, accelerator)
-    files = files_of(rows) if config.predictions is not None else []
-    table, predicted, matrices, notes = [], [], {}, []
-    for name in config.checkpoints:
-        with accelerator.main_process_first():  # the others then find the download in the cache
-            model = convert.read(name).to(accelerator.device)
-        labelled = with_labels_of(rows, model, name)
+    with accelerator.main_process_first():  # the others then find the downloads in the cache
+        models = [(name, convert.read(name)) for name in config.checkpoints]
+        splits, notes = load_splits(config, models)
+        labelled = [with_labels_of(splits[config.split], model, name) for name, model in models]
+        check_dataset(datasets.DatasetDict({config.split: splits[config.split]}))
+    files = files_of(splits[config.split]) if config.predictions is not None else []
+    training_images = None
+    if config.precision == "int8":
+        training_images = splits["train"].select(quantization.choose(len(splits["train"])))["image"][:]
+    table, predicted, matrices = [], [], {}
+    for (name, model), rows in zip(models, labelled, strict=True):
+        model.to(accelerator.device)
         if config.backend != "torch":
             model.forward = engine_for(model, config, accelerator, training_images)
         start = time.perf_counter()
-        predictions = predict(accelerator, model, labelled, config)
+        predictions = predict(accelerator, model, rows, config)
         seconds = time.perf_counter() - start
         notes += [f"{name}: {note}." for note in (model.origin.notes if model.origin else ())]
         table.append(table_row(name, model, predictions, seconds))
@@ -108,7 +122,7 @@ def main(config: EvaluationConfig) -> None:
         )
         matrices[name] = (result, model.label_names)
     if accelerator.is_main_process:
-        print(f"{config.dataset_name}, {config.split}: {len(rows):,} images\n\n{as_table(table)}")
+        print(f"{config.dataset_name}, {config.split}: {len(splits[config.split]):,} images\n\n{as_table(table)}")
         if notes:
             print("\n" + "\n".join(notes))
         if config.predictions is not None:
@@ -121,27 +135,30 @@ def main(config: EvaluationConfig) -> None:
 
 
 def load_splits(
-    config: EvaluationConfig, accelerator: Accelerator
-) -> tuple[datasets.Dataset, list[Image.Image] | None]:
-    """The images to measure on, and those that int8 is fitted to, where that is asked for.
-
-    Raises:
-        DatasetError: some have no class or cannot be read.
-    """
-    with accelerator.main_process_first():
-        splits = load_image_dataset(
-            config.dataset_name,
-            image_column=config.image_column_name,
-            label_column=config.label_column_name,
-            image_dir=config.image_dir,
-        )
-        rows = splits[config.split]
-        if config.max_samples is not None:
-            rows = rows.select(range(min(len(rows), config.max_samples)))
-        check_dataset(datasets.DatasetDict({config.split: rows}))
-    if config.precision != "int8":
-        return rows, None
-    return rows, splits["train"].select(quantization.choose(len(splits["train"])))["image"][:]
+    config: EvaluationConfig, models: list[tuple[str, ResNetForImageClassification]]
+) -> tuple[datasets.DatasetDict, list[str]]:
+    """All splits, so much of the one to measure on as is used, and what is to be said of it under the table."""
+    own = read_splits(
+        config.dataset_name,
+        image_column=config.image_column_name,
+        label_column=config.label_column_name,
+        image_dir=config.image_dir,
+    )
+    dataset, split, cut = public_name(config.dataset_name), config.split, Cut()
+    records = {name: model.training_record for name, model in models}
+    if split not in own:
+        recorded = {name: recorded_cut(record, dataset) for name, record in records.items()}
+        cut = choose_cut(recorded, split, config.train_val_split, config.split_seed)
+    splits = cut_missing_splits(own, config.dataset_name, validation_fraction=cut.train_val_split, seed=cut.split_seed)
+    notes = []
+    if split not in own:
+        notes.append(f"{config.dataset_name} has no {split} images of its own: these are cut off train by {cut}.")
+    for name, record in records.items():
+        if options := trained_on(record, dataset, split, own, cut):
+            notes.append(f"{name} was trained on some of these images, or all: its run had {options}.")
+    if config.max_samples is not None:
+        splits[split] = splits[split].select(range(min(len(splits[split]), config.max_samples)))
+    return splits, notes
 
 
 def with_labels_of(rows: datasets.Dataset, model: ResNetForImageClassification, name: str) -> datasets.Dataset:

@@ -19,11 +19,12 @@ if not __package__:
 from accelerate.utils import set_seed
 from datasets import disable_progress_bars
 
+from resnet_hub import convert
 from resnet_hub.command import run_command
 from resnet_hub.errors import TrainingError
 from train.batches import Batch
 from train.config import TrainingConfig, parse_config
-from train.data import load_training_data
+from train.data import choose_dataset, load_training_data
 from train.engine import progress, train_step
 from train.environment import make_accelerator
 from train.optimization import set_learning_rate
@@ -40,9 +41,10 @@ def main(config: TrainingConfig) -> None:
     accelerator = make_accelerator(config.mixed_precision)
     if not sys.stderr.isatty():
         disable_progress_bars()
-    data = load_training_data(config, accelerator)
+    initial = convert.read(config.init_from) if config.init_from else None
+    data = load_training_data(choose_dataset(config, accelerator), config, accelerator)
     set_seed(config.seed)
-    model = make_model(config, data.label_names, accelerator)
+    model = make_model(config, data.label_names, accelerator, initial)
     trainer = Trainer(accelerator, model, data, config, start_record(config, data, accelerator), Path())
     rates, losses = range_test(trainer)
     for rate, loss in list(zip(rates, losses, strict=True))[::5]:

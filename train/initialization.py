@@ -2,30 +2,29 @@
 
 from torch import Tensor
 
-from resnet_hub import ResNetForImageClassification, convert
+from resnet_hub import ResNetForImageClassification
 from resnet_hub.errors import ConfigurationError
 
 CLASSIFIER = ("fc.weight", "fc.bias")
 
 
-def load_initial_weights(model: ResNetForImageClassification, source: str) -> str:
-    """Replace the weights of ``model`` by those of ``source``.
+def load_initial_weights(model: ResNetForImageClassification, other: ResNetForImageClassification, source: str) -> str:
+    """Replace the weights of ``model`` by those of ``other``.
 
     The classifier comes along where the source says what its classes are called and they are the same, else it stays
     the fresh one.
 
     Args:
         model: With the architecture of the weights, and the classes to be trained.
-        source: What :func:`resnet_hub.convert.load` takes.
+        other: As :func:`resnet_hub.convert.read` gives it.
+        source: What it was read from, for messages.
 
     Returns:
         What became of the classifier, to be told.
 
     Raises:
-        CheckpointError: not found, damaged, or no ResNet of this kind.
         ConfigurationError: weights of another network.
     """
-    other = convert.read(source)
     if other.variant != model.variant:
         raise ConfigurationError(
             f"the weights of {source} are another network's: choose --model_variant {other.variant}, or other weights"

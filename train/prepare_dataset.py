@@ -23,7 +23,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from resnet_hub.card import as_table, plain
 from resnet_hub.command import run_command
-from resnet_hub.data import load_image_dataset
+from resnet_hub.data import cut_missing_splits, describe_cut, read_splits
 from resnet_hub.data_checks import DatasetReport, check_dataset
 from resnet_hub.errors import ConfigurationError, DatasetError
 from resnet_hub.upload import prepare_repo, push_dataset
@@ -71,15 +71,21 @@ def main(config: PreparationConfig) -> None:
         disable_progress_bars()
     if config.push_to_hub is not None:
         prepare_repo(config.push_to_hub, repo_type="dataset", private=config.private)
-    splits = load_image_dataset(
+    own = read_splits(
         config.source,
         image_column=config.image_column_name,
         label_column=config.label_column_name,
         image_dir=config.image_dir,
+    )
+    splits = cut_missing_splits(
+        own,
+        config.source,
         validation_fraction=config.train_val_split,
         test_fraction=config.train_val_split,
         seed=config.split_seed,
     )
+    if cut := describe_cut(own, splits, config.split_seed):
+        print(f"{config.source} {cut}")
     splits, report = check_dataset(splits, skip_corrupt=config.skip_corrupt)
     for line in report.lines():
         print(line)

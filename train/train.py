@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from datasets import Dataset, disable_progress_bars
 
-from resnet_hub import ResNetForImageClassification
+from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.calibration import Calibration, fit_calibration
 from resnet_hub.checkpoint import TRAINING_NAME, WEIGHTS_NAME, Result, TrainingRecord, read_training_record
 from resnet_hub.command import run_command
@@ -31,7 +31,7 @@ from resnet_hub.data import public_name
 from resnet_hub.errors import ConfigurationError, TrainingError
 from train.batches import Collate, EvaluationBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
-from train.data import TrainingData, load_training_data
+from train.data import TrainingData, choose_dataset, load_training_data
 from train.engine import Predictions, evaluate
 from train.environment import commit, hardware, make_accelerator, versions
 from train.initialization import load_initial_weights
@@ -56,14 +56,17 @@ def main(config: TrainingConfig) -> int:
     told = config.resume_from_checkpoint or "auto"
     if told != "auto" and is_finished(Path(told)) and not find_states(Path(told)):  # for which no data is needed
         return end_finished(Path(told), accelerator, pusher)
-    data = load_training_data(config, accelerator)
-    output_dir = choose_output_dir(config, data.name, accelerator)
+    # What can be refused without the images comes before them: to look at all of a large dataset takes minutes.
+    name = choose_dataset(config, accelerator)
+    output_dir = choose_output_dir(config, name, accelerator)
+    calibration = read_calibration(config.calibration_from) if config.calibration_from else None
+    initial = convert.read(config.init_from) if config.init_from else None
+    data = load_training_data(name, config, accelerator)
     state = find_state(config, output_dir, accelerator)
     if state is None and is_finished(output_dir) and config.resume_from_checkpoint:
         return end_finished(output_dir, accelerator, pusher)
-    calibration = read_calibration(config.calibration_from) if config.calibration_from else None
     set_seed(config.seed, deterministic=config.deterministic)
-    model = make_model(config, data.label_names, accelerator)
+    model = make_model(config, data.label_names, accelerator, initial)
     record = start_record(config, data, accelerator)
     every_save = pusher if config.hub_strategy == "every_save" else None
     trainer = Trainer(accelerator, model, data, config, record, output_dir, every_save)
@@ -160,7 +163,7 @@ def test(
         if not config.train_on_validation:
             splits = {"validation": data.validation} | splits
         for split, rows in splits.items():
-            for variant in [*VARIANTS, *(BACKGROUND_VARIANTS if config.background_replacement > 0 else ())]:
+            for variant in [*VARIANTS, *(BACKGROUND_VARIANTS if config.measures_backgrounds else ())]:
                 predicted = look(rows, variant)
                 metrics = without_matrix(predicted.metrics(best.num_classes))  # one per split is enough
                 metrics |= trust(predicted, best.calibration)
@@ -310,8 +313,12 @@ def read_calibration(source: str) -> Calibration:
 
 
 def make_model(
-    config: TrainingConfig, label_names: list[str], accelerator: Accelerator
+    config: TrainingConfig,
+    label_names: list[str],
+    accelerator: Accelerator,
+    initial: ResNetForImageClassification | None,
 ) -> ResNetForImageClassification:
+    """What learns. ``initial`` is what ``config.init_from`` names."""
     sizes = {"layers": config.layers, "channels": config.channels}
     model = ResNetForImageClassification(
         config.model_name,
@@ -320,8 +327,8 @@ def make_model(
         variant=config.model_variant,
         **{name: value for name, value in sizes.items() if value is not None},
     )
-    if config.init_from is not None:
-        accelerator.print(load_initial_weights(model, config.init_from))
+    if initial is not None:
+        accelerator.print(load_initial_weights(model, initial, config.init_from))
     return model.to(memory_format=torch.channels_last)
 
 
