@@ -198,7 +198,8 @@ def test_a_full_disk_is_named_and_earlier_states_stay(train_here, tmp_path):
 # As users and machines do it: with processes that are signalled and killed
 
 
-def start(*command: object, cwd: Path) -> subprocess.Popen:
+def start(*command: object, cwd: Path, cores: list[int] | None = None) -> subprocess.Popen:
+    """On ``cores`` alone, where they are given."""
     return subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
@@ -206,6 +207,7 @@ def start(*command: object, cwd: Path) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=cores and (lambda: os.sched_setaffinity(0, cores)),
     )
 
 
@@ -288,25 +290,62 @@ def test_killed_at_random_moments_equals_uninterrupted(colors, uninterrupted, tm
     assert result_of(tmp_path / "run") == result_of(expected)
 
 
-def test_two_processes_stop_together_and_go_on_exactly(colors, tmp_path):
-    options = {"dataset_name": colors, "num_train_epochs": 8}
-    launch(*TORCHRUN, SCRIPT, *options_of(output_dir="whole", **options), cwd=tmp_path)
-    process = start(*TORCHRUN, SCRIPT, *options_of(output_dir="run", **options), cwd=tmp_path)
+#: train.py that also has each process write its weights down, for rank 1 saves nothing.
+BOTH = f"""
+import sys; sys.path.insert(0, {str(SCRIPT.parents[1])!r}); sys.argv[0] = {str(SCRIPT)!r}
+import train.train as script, train.trainer as trainer
+from safetensors.torch import save_file
+fit = trainer.Trainer.fit
+def fit_and_save(self, watch):
+    fit(self, watch)
+    weights = {{name: value.contiguous() for name, value in self.model.state_dict().items()}}
+    save_file(weights, f"rank{{self.accelerator.process_index}}.safetensors")
+trainer.Trainer.fit = fit_and_save
+script.main(script.parse_config(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def whole_on_two(colors, tmp_path_factory) -> Path:
+    """The folder of a run on two processes that nothing interrupted; beside it the weights of both."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "both.py").write_text(BOTH)
+    options = options_of(dataset_name=colors, output_dir="whole", num_train_epochs=12)
+    launch(*TORCHRUN, "both.py", *options, cwd=folder)
+    return folder / "whole"
+
+
+def test_both_processes_end_with_equal_weights(whole_on_two):
+    first, second = (load_file(whole_on_two.with_name(f"rank{rank}.safetensors")) for rank in (0, 1))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_two_processes_stop_together_and_go_on_exactly(colors, whole_on_two, tmp_path):
+    options = options_of(dataset_name=colors, output_dir="run", num_train_epochs=12)
+    process = start(*TORCHRUN, SCRIPT, *options, cwd=tmp_path)
     wait_for_line(process, "epoch 2:")
     worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[-1])
     os.kill(worker, signal.SIGTERM)  # one of the two: the other must learn of it
     output, _ = process.communicate(timeout=90)
     assert "SIGTERM in epoch" in output
     launch(*TORCHRUN, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
-    assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
+    assert result_of(tmp_path / "run") == result_of(whole_on_two)
 
 
 def start_machines(port: int, colors: Path, cwd: Path, **options: Any) -> list[subprocess.Popen]:
-    """Two "machines" with one process each, which find each other at ``port``."""
+    """Two "machines" with one process and half of the cores each, which find each other at ``port``."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = max(1, len(cores) // 2)  # as many threads as each of two processes on one machine
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1")
     meet = ("--master_addr", "127.0.0.1", "--master_port", port)
     arguments = options_of(dataset_name=colors, num_train_epochs=12, **options)
-    return [start(*torchrun, *meet, "--node_rank", rank, SCRIPT, *arguments, cwd=cwd) for rank in (0, 1)]
+    return [
+        start(
+            *torchrun, *meet, "--node_rank", rank, SCRIPT, *arguments, cwd=cwd, cores=(cores * 2)[rank * half :][:half]
+        )
+        for rank in (0, 1)
+    ]
 
 
 def wait_for(machines: list[subprocess.Popen]) -> None:
@@ -316,8 +355,10 @@ def wait_for(machines: list[subprocess.Popen]) -> None:
 
 
 @pytest.mark.slow
-def test_a_machine_that_dies_ends_the_other_and_the_restarted_pair_goes_on_exactly(colors, tmp_path, free_port):
-    wait_for(start_machines(free_port, colors, tmp_path, output_dir="whole"))
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not give processes cores")
+def test_a_machine_that_dies_ends_the_other_and_the_restarted_pair_goes_on_exactly(
+    colors, whole_on_two, tmp_path, free_port
+):
     first, second = start_machines(free_port, colors, tmp_path, output_dir="run")
     wait_for_line(first, "epoch 2:")
     worker = int(subprocess.check_output(["pgrep", "-P", str(second.pid)], text=True).split()[-1])
@@ -329,25 +370,4 @@ def test_a_machine_that_dies_ends_the_other_and_the_restarted_pair_goes_on_exact
     assert "train/train.py --resume_from_checkpoint run" in output
     second.communicate()
     wait_for(start_machines(free_port, colors, tmp_path, output_dir="run", resume_from_checkpoint="auto"))
-    assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
-
-
-def test_both_processes_end_with_equal_weights(colors, tmp_path):
-    """Rank 1 saves nothing, so it is asked to write its weights down."""
-    script = tmp_path / "both.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(SCRIPT.parents[1])!r}); sys.argv[0] = {str(SCRIPT)!r}\n"
-        "import train.train as script, train.trainer as trainer\n"
-        "from safetensors.torch import save_file\n"
-        "fit = trainer.Trainer.fit\n"
-        "def fit_and_save(self, watch):\n"
-        "    fit(self, watch)\n"
-        "    weights = {k: v.contiguous() for k, v in self.model.state_dict().items()}\n"
-        "    save_file(weights, f'rank{self.accelerator.process_index}.safetensors')\n"
-        "trainer.Trainer.fit = fit_and_save\n"
-        "script.main(script.parse_config(sys.argv[1:]))\n"
-    )
-    launch(*TORCHRUN, script, *options_of(dataset_name=colors, output_dir="run"), cwd=tmp_path)
-    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
+    assert result_of(tmp_path / "run") == result_of(whole_on_two)
