@@ -292,30 +292,42 @@ def _digest(image: Image.Image) -> int:
 def _find_contradictions(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: DatasetReport) -> None:
     """Find the images of ``split`` that stand in train, too, under another label."""
     rows, train = splits[split], splits["train"]
-    labels, train_labels, names = rows["label"][:], train["label"][:], train.features["label"].names
-    first: dict[int, int] = {}
-    for row in _labelled(train, seen["train"]):
-        first.setdefault(int(seen["train"].digests[row]), row)
-    for row in _labelled(rows, seen[split]):
-        twin = first.get(int(seen[split].digests[row]))
-        if twin is not None and labels[row] != train_labels[twin]:
+    labels, names = rows["label"][:], train.features["label"].names
+    labelled, train_labelled = _labelled(rows, seen[split]), _labelled(train, seen["train"])
+    places = _first_equal(seen["train"].digests[train_labelled], seen[split].digests[labelled])
+    train_labels = train["label"][:]
+    for row, twin in zip(labelled[places >= 0].tolist(), train_labelled[places[places >= 0]].tolist(), strict=True):
+        if labels[row] != train_labels[twin]:
             (file,), (twin_file,) = files_of(rows.select([row])), files_of(train.select([twin]))
             what = f"is labelled {names[labels[row]]}, and {names[train_labels[twin]]} as"
             report.contradictions.append(Finding(split, row, file, what, twin, twin_file))
 
 
-def _labelled(rows: Dataset, seen: _Seen) -> list[int]:
-    """Of images that can be read and have a class."""
+def _labelled(rows: Dataset, seen: _Seen) -> np.ndarray:
+    """Rows, int64, of images that can be read and have a class."""
     usable = seen.is_readable.copy()
     usable[rows_outside_classes(rows)] = False
-    return np.flatnonzero(usable).tolist()
+    return np.flatnonzero(usable)
+
+
+def _first_equal(candidates: np.ndarray, digests: np.ndarray) -> np.ndarray:
+    """For each digest the place of the first candidate that equals it, -1 where there is none.
+
+    Sorted arrays rather than a dict, which would take ten times their memory.
+    """
+    unique, first = np.unique(candidates, return_index=True)
+    if not len(unique):
+        return np.full(len(digests), -1)
+    place = np.minimum(np.searchsorted(unique, digests), len(unique) - 1)
+    return np.where(unique[place] == digests, first[place], -1)
 
 
 def _compare(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: DatasetReport) -> None:
     """Find the images of ``split`` in train."""
     train, other = seen["train"], seen[split]
-    first = {train.digests[row]: row for row in np.flatnonzero(train.is_readable)[::-1]}
-    exact = {row: first[other.digests[row]] for row in np.flatnonzero(other.is_readable) if other.digests[row] in first}
+    readable, train_readable = np.flatnonzero(other.is_readable), np.flatnonzero(train.is_readable)
+    places = _first_equal(train.digests[train_readable], other.digests[readable])
+    exact = dict(zip(readable[places >= 0].tolist(), train_readable[places[places >= 0]].tolist(), strict=True))
     if len(train.digests) * len(other.digests) > MAX_COMPARISONS:
         report.not_compared.append(split)
         near = {}
@@ -325,7 +337,7 @@ def _compare(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: Da
         files = files_of(splits[split].select(pairs.keys()))
         twin_files = files_of(splits["train"].select(pairs.values()))
         for (row, twin), file, twin_file in zip(pairs.items(), files, twin_files, strict=True):
-            findings.append(Finding(split, int(row), file, relation, int(twin), twin_file))
+            findings.append(Finding(split, row, file, relation, twin, twin_file))
 
 
 def _closest(train: _Seen, other: _Seen) -> dict[int, int]:
