@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 from PIL import Image
+from pyarrow.dataset import ParquetFileFormat, ParquetFragmentScanOptions
 
 from resnet_hub import DatasetError
 from resnet_hub.data import load_image_dataset, signs_is_available
@@ -77,6 +78,20 @@ def test_a_dataset_of_train_alone_gives_three_disjoint_splits(tmp_path):
     loaded = load_image_dataset(write_folder(tmp_path / "d", train=rows(300)))
     parts = [set(identities(split)) for split in loaded.values()]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 300
+
+
+def test_a_parquet_file_does_not_pile_up_in_memory_while_it_is_read(tmp_path, monkeypatch):
+    """That it would shows with gigabytes alone, so what is looked at is the option that keeps it from that."""
+    options = []
+
+    def make_fragment_format(default_fragment_scan_options: ParquetFragmentScanOptions) -> ParquetFileFormat:
+        options.append(default_fragment_scan_options)
+        return ParquetFileFormat(default_fragment_scan_options=default_fragment_scan_options)
+
+    monkeypatch.setattr("pyarrow.dataset.ParquetFileFormat", make_fragment_format)
+    assert len(load_image_dataset(write_folder(tmp_path / "d", train=rows(60), test=rows(9)))["test"]) == 9
+    assert options
+    assert not any(option.pre_buffer for option in options)
 
 
 def test_folders_of_save_to_disk_load(tmp_path):
