@@ -37,7 +37,7 @@ from train.variants import BACKGROUND_VARIANTS, VARIANTS
 def run(colors, tmp_path_factory) -> tuple[Path, str]:
     """The checkpoint folder and the output of a plain run, started elsewhere than in the checkout."""
     cwd = tmp_path_factory.mktemp("elsewhere")
-    result = launch(sys.executable, SCRIPT, *options_of(dataset_name=colors), cwd=cwd)
+    result = launch(sys.executable, SCRIPT, *options_of(dataset_name=colors, sample_pictures=None), cwd=cwd)
     return cwd / "runs" / "colors-resnet50", result.stdout
 
 

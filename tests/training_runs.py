@@ -34,6 +34,7 @@ QUICK: dict[str, Any] = {
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 4,
     "dataloader_num_workers": 0,
+    "sample_pictures": False,
 }
 
 
