@@ -5,6 +5,7 @@ Every function here gives ``datasets`` objects with the columns ``image`` and ``
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -311,8 +312,11 @@ def _stratified_cut(rows: Dataset, fraction: float, seed: int, name: str) -> tup
     try:
         parts = leave_out(rows, outside).train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
     except ValueError as error:
+        counts = Counter(rows["label"][:])
+        single = [label for i, label in enumerate(rows.features["label"].names) if counts[i] == 1]
+        why = f" ({', '.join(single[:10])}: a single image)" if single else ""
         raise DatasetError(
-            f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows)} training images: add "
+            f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows):,} training images{why}: add "
             "images, bring the missing split along, or cut off a larger share"
         ) from error
     stays = datasets.concatenate_datasets([parts["train"], rows.select(outside)]) if outside else parts["train"]

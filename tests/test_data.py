@@ -154,6 +154,12 @@ def test_a_dataset_too_small_to_cut_says_so(tmp_path):
         load_image_dataset(write_folder(tmp_path / "d", train=rows(4), test=rows(3)))
 
 
+def test_a_class_that_cannot_be_cut_is_named(tmp_path):
+    both = datasets.concatenate_datasets([rows(60).filter(lambda label: label != 2, input_columns="label"), rows(3)])
+    with pytest.raises(DatasetError, match=r"off its 43 training images \(owl: a single image\)"):
+        load_image_dataset(write_folder(tmp_path / "d", train=both))
+
+
 def test_a_dataset_without_train_says_what_it_has(tmp_path):
     with pytest.raises(DatasetError, match="no split 'train', only test"):
         load_image_dataset(write_folder(tmp_path / "d", test=rows(9)))
