@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 import datasets
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from other_libraries import keras_file, timm_folder, transformers_folder
 from PIL import Image
-from training_runs import NAMES, SCRIPT, TORCHRUN, launch, record_of, train_here, write_colors
+from training_runs import NAMES, SCRIPT, TORCHRUN, launch, one_thread, record_of, train_here, write_colors
 
 from resnet_hub import ResNetForImageClassification, convert
 from resnet_hub.checkpoint import read_predictions
@@ -36,11 +35,13 @@ def cells(output: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_it_measures_what_training_reported_on_one_process_and_on_two(checkpoint, colors, tmp_path):
+def test_it_measures_what_training_reported_on_one_process_and_on_two(checkpoint, colors, tmp_path, capsys):
     result = record_of(checkpoint)["results"][-1]
     expected = [f"{result[name]:.4f}" for name in ("accuracy", "macro_f1", "loss")]
-    arguments = (EVALUATE, checkpoint, "--dataset_name", colors, "--per_device_eval_batch_size", "4")
-    tables = [launch(*start, *arguments, cwd=tmp_path).stdout for start in ((sys.executable,), TORCHRUN)]
+    with one_thread():
+        main(EvaluationConfig((str(checkpoint),), str(colors), per_device_eval_batch_size=4, dataloader_num_workers=0))
+    arguments = (checkpoint, "--dataset_name", colors, "--per_device_eval_batch_size", "4")
+    tables = (capsys.readouterr().out, launch(*TORCHRUN, EVALUATE, *arguments, cwd=tmp_path).stdout)
     rows = [cells(table, str(checkpoint)) for table in tables]
     assert rows[0][1:4] == expected
     assert rows[1][:-1] == rows[0][:-1]  # all but the images per second

@@ -229,7 +229,7 @@ def test_sigterm_is_answered_with_the_line_that_goes_on(colors, uninterrupted, t
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in output
     assert "SIGTERM in epoch" in output
-    launch(sys.executable, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
+    assert training_runs.resume_here(tmp_path / "run") == 0
     assert result_of(tmp_path / "run") == result_of(uninterrupted(PLAIN))
 
 
@@ -249,7 +249,7 @@ def test_ctrl_c_reaches_the_whole_group_and_workers_live_until_the_step_is_saved
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in output
-    launch(sys.executable, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
+    assert training_runs.resume_here(tmp_path / "run") == 0
     assert result_of(tmp_path / "run") == result_of(uninterrupted(PLAIN))
 
 

@@ -178,19 +178,21 @@ def test_accelerate_launch_trains_on_all_cores(colors, tmp_path):
         assert record["hardware"]["threads per process"] == count_cores()
 
 
-def test_without_data_it_says_loudly_that_hands_are_drawn(tmp_path):
-    limits = ("--max_train_samples", "60", "--max_eval_samples", "30", "--save_dtype", "float16")
-    result = launch(sys.executable, SCRIPT, *options_of(), *limits, cwd=tmp_path)
-    assert "NOTE: SIGNS is not on this machine" in result.stdout
+def test_without_data_it_says_loudly_that_hands_are_drawn(train_here, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("RESNET_HUB_DATA", "RESNET_HUB_SIGNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("resnet_hub.data.DRAWN_SPLITS", {"train": (60, 1), "validation": (30, 2), "test": (30, 3)})
+    assert train_here(None, dataset_name=None, save_dtype="float16") == 0
+    assert "NOTE: SIGNS is not on this machine" in capsys.readouterr().out
     folder = tmp_path / "runs" / "drawn-signs-resnet50"
     assert load_file(folder / "model.safetensors")["fc.weight"].dtype == torch.float16
     assert "drawn by code" in (folder / "README.md").read_text()
 
 
-def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(colors, tmp_path):
+def test_a_second_dataset_joins_the_training_images_and_is_tested_apart(train_here, tmp_path):
     write_colors(tmp_path / "more", {"train": 40, "test": 9})
-    options = ("--dataset_name", colors, "--extra_dataset_name", tmp_path / "more", "--output_dir", tmp_path / "out")
-    launch(sys.executable, SCRIPT, *options_of(), *options, cwd=tmp_path)
+    assert train_here(tmp_path / "out", extra_dataset_name=str(tmp_path / "more")) == 0
     record = record_of(tmp_path / "out")
     # 36 of the 40: its own validation is cut off, so that it stays unseen.
     assert [d["train"] for d in record["datasets"]] == [120, 36]
@@ -421,22 +423,23 @@ def test_the_range_test_suggests_a_rate_that_trains(train_here, colors, tmp_path
     assert record_of(tmp_path / "run")["results"][-1]["accuracy"] > 0.9
 
 
-def test_a_broken_image_is_named_before_the_first_step_and_left_out_on_request(tmp_path):
+def test_a_broken_image_is_named_before_the_first_step_and_left_out_on_request(train_here, tmp_path, capsys):
     for split, name in [(split, name) for split in ("train", "validation", "test") for name in ("a", "b")]:
         (tmp_path / "images" / split / name).mkdir(parents=True)
         for i in range(8):
             Image.new("RGB", (8, 8), (i, i, 9)).save(tmp_path / "images" / split / name / f"{i}.png")
     (tmp_path / "images" / "train" / "b" / "3.png").write_text("no image")
-    options = options_of(dataset_name=tmp_path / "images", num_train_epochs=1)
-    result = launch(sys.executable, SCRIPT, *options, cwd=tmp_path, check=False)
+    options = {"dataset_name": str(tmp_path / "images"), "num_train_epochs": 1}
+    result = launch(sys.executable, SCRIPT, *options_of(**options), cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert re.search(r"train, row 11 \(.*train/b/3\.png\): this is no image", result.stderr)
     assert "--skip_corrupt True" in result.stderr
     assert "Traceback" not in result.stderr
-    result = launch(sys.executable, SCRIPT, *options, "--skip_corrupt", "True", cwd=tmp_path)
-    assert "1 image cannot be read and is left out:" in result.stdout
-    assert "none of this keeps the training from going on" in result.stdout
-    assert record_of(tmp_path / "runs" / "images-resnet50")["datasets"][0]["train"] == 15
+    assert train_here(tmp_path / "run", skip_corrupt=True, **options) == 0
+    output = capsys.readouterr().out
+    assert "1 image cannot be read and is left out:" in output
+    assert "none of this keeps the training from going on" in output
+    assert record_of(tmp_path / "run")["datasets"][0]["train"] == 15
 
 
 def test_what_images_do_not_tell_is_refused_before_they_are_looked_at(run, train_here, tmp_path, monkeypatch):

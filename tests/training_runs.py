@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from train.config import TrainingConfig
+from train.config import TrainingConfig, parse_config
 from train.train import main
 from train.trainer import Trainer
 
@@ -95,6 +95,12 @@ def train_here(*, stop_at: tuple[str, int] | None = None, **options: Any) -> int
         if stop_at is not None:
             patch.setattr(Trainer, stop_at[0], _raising_sigterm(getattr(Trainer, stop_at[0]), stop_at[1]))
         return main(TrainingConfig(**(QUICK | options)))
+
+
+def resume_here(folder: Path) -> int:
+    """What ``train/train.py --resume_from_checkpoint folder`` does, in this process, on one thread; the exit code."""
+    with one_thread():
+        return main(parse_config(["--resume_from_checkpoint", str(folder)]))
 
 
 @contextmanager
