@@ -10,6 +10,7 @@ default: the peers in fp32, with as many threads as they choose. Each table is m
 leaves in memory, or still waits in threads, would slow down the next.
 """
 
+import functools
 import importlib.util
 import multiprocessing
 import os
@@ -106,7 +107,8 @@ def main(
     """
     rounds, part = (1, at_once) if quick else (rounds, apart)
     tables, batches = (("64", "files"), (1,)) if quick else (tables, (1, 8, 32, 128))
-    limits = {name: part(matrix_product_gflops, dtype) for name, dtype in LIMITS.items()}
+    products = 3 if quick else 30
+    limits = {name: part(matrix_product_gflops, dtype, "cpu", products) for name, dtype in LIMITS.items()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         made = {}
@@ -253,11 +255,16 @@ def files(model: Path, rounds: int, folder: Path) -> list[Row]:
     return rows
 
 
+@functools.cache
+def draw_hand(label: int, image_size: int) -> Image.Image:
+    return drawn_signs.draw_sign(label, label, image_size=image_size)
+
+
 def photo(folder: Path, number: int, width: int, height: int, file_format: str) -> Path:
     """A drawn hand as a camera would store it: with noise, which takes decoders as long as real pictures do."""
     file = folder / f"{number}-{width}.{file_format.lower()}"
     if not file.exists():
-        hand = drawn_signs.draw_sign(number % 6, number, image_size=min(480, width)).resize((width, height))
+        hand = draw_hand(number % 6, min(480, width)).resize((width, height))
         noise = np.random.default_rng(number).normal(0, 4, (height, width, 3)).astype(np.float32)
         Image.fromarray((np.asarray(hand) + noise).clip(0, 255).astype(np.uint8)).save(file, quality=90)
     return file
