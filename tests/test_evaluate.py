@@ -147,6 +147,7 @@ def test_what_the_images_do_not_tell_is_refused_before_they_are_looked_at(checkp
     monkeypatch.setattr("train.evaluate.check_dataset", lambda *_: pytest.fail("looked at the images"))
     with pytest.raises(CheckpointError, match="there is no folder"):
         main(EvaluationConfig((str(checkpoint), "./none"), str(colors), dataloader_num_workers=0))
+    monkeypatch.setattr("resnet_hub.data.DRAWN_SPLITS", {"train": (6, 1), "validation": (6, 2), "test": (6, 3)})
     with pytest.raises(DatasetError, match="knows the classes red, green, blue; the dataset has 0, 1, "):
         main(EvaluationConfig((str(checkpoint),), "drawn-signs", dataloader_num_workers=0))
 
