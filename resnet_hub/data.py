@@ -222,8 +222,8 @@ def _load(source: str, revision: str | None, token: str | bool | None) -> Datase
     try:
         builder = datasets.load_dataset_builder(source, revision=revision, token=token, cache_dir=_cache_dir(path))
         if isinstance(builder.config, ParquetConfig):
-            # Else all of a file that was read stays in memory to its end: with one of 3.1 GB, 3.5 GB were used, and so
-            # 0.8 GB (pyarrow reads up to 1 GB ahead). As an argument above, other formats would refuse it.
+            # Else all that was read of a file stays in memory to its end: one of 3.1 GB took 3.5 GB, and takes 0.8 GB
+            # now (pyarrow reads up to 1 GB ahead). As an argument above, other formats would refuse it.
             builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
         builder.download_and_prepare()
         return builder.as_dataset()
