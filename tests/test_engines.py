@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import stat
+import statistics
 import subprocess
 import sys
 import threading
@@ -362,10 +363,12 @@ def test_the_cache_is_bounded_and_drops_what_was_not_used_for_longest(cache, mon
 
 def test_a_request_that_is_alone_does_not_wait():
     batches = SharedBatches(lambda images: images * 2)
-    start = time.perf_counter()
+    seconds = []
     for i in range(200):
+        start = time.perf_counter()
         assert batches(torch.tensor([i])) == 2 * i
-    assert time.perf_counter() - start < 0.5
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 0.0025
 
 
 def test_requests_that_come_together_share_passes_and_get_their_own_results():

@@ -95,10 +95,10 @@ def png_header(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("side", [8000, 13_000, 60_000])
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(side):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageError, match=f"at most {MAX_PIXELS // 10**6} megapixels"):
         open_image(png_header(side, side))
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_training_never_waits_and_a_slow_line_skips_to_the_newest(uploads, tmp_p
         if i == 0:
             time.sleep(0.2)  # until it is under way
     write(tmp_path / "run", b"later")
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # not until the gate opens, which is below
     uploads.gate.set()
     assert pusher.finish()
     assert uploads == [("epoch 0", b"\0"), ("epoch 4", b"\4")]  # as they were when they were pushed

@@ -225,7 +225,7 @@ def test_sigterm_is_answered_with_the_line_that_goes_on(colors, uninterrupted, t
     process = start(sys.executable, SCRIPT, *options_of(dataset_name=colors, output_dir="run"), cwd=tmp_path)
     wait_for_line(process, "epoch 1:")
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in output
     assert "SIGTERM in epoch" in output
@@ -246,7 +246,7 @@ def test_ctrl_c_reaches_the_whole_group_and_workers_live_until_the_step_is_saved
     )
     wait_for_line(process, "epoch 1:")
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in output
     assert training_runs.resume_here(tmp_path / "run") == 0
@@ -332,7 +332,7 @@ def test_two_processes_stop_together_and_go_on_exactly(colors, whole_on_two, tmp
     wait_for_line(process, "epoch 2:")
     worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[-1])
     os.kill(worker, signal.SIGTERM)  # one of the two: the other must learn of it
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=120)
     assert "SIGTERM in epoch" in output
     launch(*TORCHRUN, SCRIPT, "--resume_from_checkpoint", "run", cwd=tmp_path)
     assert result_of(tmp_path / "run") == result_of(whole_on_two)
