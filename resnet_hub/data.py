@@ -4,9 +4,10 @@ Every function here gives ``datasets`` objects with the columns ``image`` and ``
 """
 
 import hashlib
+import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import datasets
@@ -39,8 +40,7 @@ def load_image_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
     image_dir: str | Path | None = None,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    split_fraction: float = 0.1,
     seed: int = 0,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -57,9 +57,7 @@ def load_image_dataset(
         revision=revision,
         token=token,
     )
-    return cut_missing_splits(
-        splits, name, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
-    )
+    return cut_missing_splits(splits, name, split_fraction=split_fraction, seed=seed)
 
 
 def read_splits(
@@ -114,8 +112,7 @@ def cut_missing_splits(
     splits: DatasetDict,
     name: str,
     *,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    split_fraction: float = 0.1,
     seed: int = 0,
 ) -> DatasetDict:
     """Cut off ``train`` what a dataset does not have: ``test`` first, then ``validation``.
@@ -123,8 +120,8 @@ def cut_missing_splits(
     Args:
         splits: As :func:`read_splits` gives them.
         name: For messages.
-        validation_fraction, test_fraction: Share of ``train`` (0 to 1, exclusive) that is cut off; stratified by class,
-            and a function of ``seed`` alone.
+        split_fraction: Share of ``train`` (0 to 1, exclusive) that each takes; stratified by class, and a function of
+            ``seed`` alone.
 
     Returns:
         All three splits.
@@ -133,9 +130,12 @@ def cut_missing_splits(
         DatasetError: there are too few images for that.
     """
     complete = dict(splits)
-    for missing, fraction in [("test", test_fraction), ("validation", validation_fraction)]:
-        if missing not in complete:
-            complete["train"], complete[missing] = _stratified_cut(complete["train"], fraction, seed, name)
+    missing = [split for split in ("test", "validation") if split not in splits]
+    try:
+        for split in missing:
+            complete["train"], complete[split] = _stratified_cut(complete["train"], split_fraction, seed)
+    except ValueError as error:
+        raise _too_small(splits["train"], missing, split_fraction, name) from error
     return DatasetDict({split: complete[split] for split in SPLITS})
 
 
@@ -306,21 +306,44 @@ def _number_classes(splits: dict[str, Dataset]) -> dict[str, Dataset]:
     }
 
 
-def _stratified_cut(rows: Dataset, fraction: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
-    """What stays and what is cut off. Rows without a class stay, at the end."""
+def _stratified_cut(rows: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """What stays and what is cut off. Rows without a class stay, at the end.
+
+    Raises:
+        ValueError: one of them would have no image of some class.
+    """
     outside = rows_outside_classes(rows)
-    try:
-        parts = leave_out(rows, outside).train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
-    except ValueError as error:
-        counts = Counter(rows["label"][:])
-        single = [label for i, label in enumerate(rows.features["label"].names) if counts[i] == 1]
-        why = f" ({', '.join(single[:10])}: a single image)" if single else ""
-        raise DatasetError(
-            f"{name} is too small to cut {fraction:.0%} of every class off its {len(rows):,} training images{why}: add "
-            "images, bring the missing split along, or cut off a larger share"
-        ) from error
+    parts = leave_out(rows, outside).train_test_split(test_size=fraction, stratify_by_column="label", seed=seed)
     stays = datasets.concatenate_datasets([parts["train"], rows.select(outside)]) if outside else parts["train"]
     return stays, parts["test"]
+
+
+def _too_small(train: Dataset, missing: Sequence[str], fraction: float, name: str) -> DatasetError:
+    """Why the ``missing`` splits cannot be cut off ``train``, and what helps."""
+    counts = Counter(train["label"][:])
+    names = train.features["label"].names
+    few = [label for i, label in enumerate(names) if 0 < counts[i] <= len(missing)]
+    enough = [percent for percent in range(1, 50) if _suffices(percent / 100, len(train), len(names), len(missing))]
+    if few:
+        why, next_step = f" ({', '.join(few[:10])}: too few images to have one everywhere)", "add images"
+    elif enough:
+        why, next_step = "", f"cut off {enough[0]}% or a little more (train.py: --train_val_split)"
+    else:
+        why, next_step = "", "add images"
+    return DatasetError(
+        f"{name} has no {' and no '.join(missing)} split, and is too small to cut {fraction:.0%} of every class off "
+        f"its {len(train):,} training images{why}: {next_step}, or bring what is missing along"
+    )
+
+
+def _suffices(fraction: float, num_images: int, num_classes: int, num_cuts: int) -> bool:
+    """Whether every part has an image of every class after so many cuts of ``fraction``."""
+    for _ in range(num_cuts):
+        cut_off = math.ceil(fraction * num_images)
+        num_images -= cut_off
+        if min(cut_off, num_images) < num_classes:
+            return False
+    return True
 
 
 def rows_outside_classes(rows: Dataset) -> list[int]:

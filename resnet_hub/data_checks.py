@@ -20,6 +20,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from datasets.utils import tqdm  # the one that datasets.disable_progress_bars() is about
 from PIL import Image
+from pyarrow import compute
 
 from resnet_hub import images
 from resnet_hub.checkpoint import write_atomically, write_json
@@ -41,28 +42,31 @@ MIN_CONTRAST = 4.0
 MAX_COMPARISONS = 2 * 10**10
 #: How many of these are made at once: what bounds the memory that they take.
 COMPARISONS_AT_ONCE = 2**24
+#: Images whose files are asked for at once: their content is read, too, where it is embedded.
+FILES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Finding:
     """An image that something is the matter with: ``split``, ``row``, file where there is one, and ``what``.
 
-    A duplicate has also the row, and the file where there is one, of the training image that it is like.
+    A duplicate has also split, row, and file where there is one, of the image that it is like: its twin.
     """
 
     split: str
     row: int
     file: str | None
     what: str
-    train_row: int | None = None
-    train_file: str | None = None
+    twin_split: str | None = None
+    twin_row: int | None = None
+    twin_file: str | None = None
 
     def __str__(self) -> str:
         text = f"{_place(self.split, self.row, self.file)}: {self.what}"
-        return text if self.train_row is None else f"{text} {_place('train', self.train_row, self.train_file)}"
+        return text if self.twin_split is None else f"{text} {_place(self.twin_split, self.twin_row, self.twin_file)}"
 
     def without_folders(self) -> Self:
-        return replace(self, file=_file_name(self.file), train_file=_file_name(self.train_file))
+        return replace(self, file=_file_name(self.file), twin_file=_file_name(self.twin_file))
 
 
 def _place(split: str, row: int, file: str | None) -> str:
@@ -80,7 +84,7 @@ class DatasetReport:
     Attributes:
         corrupt: Images that cannot be decoded.
         bad_labels: Rows without a label, or with one outside the classes.
-        contradictions: Images, of any split, that stand in train, too, pixel for pixel, under another label.
+        contradictions: Images that stand in the same split or another, too, pixel for pixel, under another label.
         duplicates: Validation and test images that stand in train, too, pixel for pixel.
         near_duplicates: Those that stand there re-encoded, resized, or brighter or darker.
         not_compared: Splits that were too large to look for near duplicates in.
@@ -225,9 +229,9 @@ def _examine(splits: DatasetDict) -> DatasetReport:
     compared = "train" in splits and len(splits) > 1
     seen = {split: _look_at(split, rows, report, kinds, compared) for split, rows in splits.items()}
     report.converted = dict(kinds)
-    if "train" in splits:
-        for split in ["train", *(split for split in splits if split != "train")]:
-            _find_contradictions(splits, seen, split, report)
+    _find_contradictions(splits, seen, report)
+    if compared:
+        for split in splits:
             if split != "train":
                 _compare(splits, seen, split, report)
     return report
@@ -267,10 +271,10 @@ def _raw_images(rows: Dataset) -> Iterator[tuple[str | None, bytes | None]]:
 
 def files_of(rows: Dataset) -> list[str | None]:
     """Of each image its file, its bare name where the content is embedded, None where there is no name."""
-    if not len(rows):  # in datasets 5.2, no rows of concatenated datasets have no columns either
-        return []
-    paths = rows.select_columns("image").cast_column("image", datasets.Image(decode=False)).flatten()
-    return paths.select_columns("image.path")["image.path"][:]
+    # Not by Dataset.flatten(), which in datasets 5.2 loses the columns of what was concatenated and selected from.
+    cells = rows.select_columns("image").cast_column("image", datasets.Image(decode=False)).with_format("arrow")
+    tables = cells.iter(batch_size=FILES_AT_ONCE)
+    return [path for table in tables for path in compute.struct_field(table["image"], "path").to_pylist()]
 
 
 def _kind_of(source: str | bytes) -> str | None:
@@ -289,18 +293,28 @@ def _digest(image: Image.Image) -> int:
     return int.from_bytes(content.digest())
 
 
-def _find_contradictions(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: DatasetReport) -> None:
-    """Find the images of ``split`` that stand in train, too, under another label."""
-    rows, train = splits[split], splits["train"]
-    labels, names = rows["label"][:], train.features["label"].names
-    labelled, train_labelled = _labelled(rows, seen[split]), _labelled(train, seen["train"])
-    places = _first_equal(seen["train"].digests[train_labelled], seen[split].digests[labelled])
-    train_labels = train["label"][:]
-    for row, twin in zip(labelled[places >= 0].tolist(), train_labelled[places[places >= 0]].tolist(), strict=True):
-        if labels[row] != train_labels[twin]:
-            (file,), (twin_file,) = files_of(rows.select([row])), files_of(train.select([twin]))
-            what = f"is labelled {names[labels[row]]}, and {names[train_labels[twin]]} as"
-            report.contradictions.append(Finding(split, row, file, what, twin, twin_file))
+def _find_contradictions(splits: DatasetDict, seen: dict[str, _Seen], report: DatasetReport) -> None:
+    """Find the images that stand somewhere before, in train first of all, under another label."""
+    order = sorted(splits, key=lambda split: split != "train")
+    rows = [_labelled(splits[split], seen[split]) for split in order]
+    labels = np.concatenate([_labels_of(splits[split], some) for split, some in zip(order, rows, strict=True)])
+    digests = np.concatenate([seen[split].digests[some] for split, some in zip(order, rows, strict=True)])
+    split_of, row_of = np.repeat(np.arange(len(order)), [len(some) for some in rows]), np.concatenate(rows)
+    first = _first_equal(digests, digests)
+    names = splits[order[0]].features["label"].names
+
+    def place(i: int) -> tuple[str, int, str | None]:
+        split, row = order[split_of[i]], int(row_of[i])
+        return split, row, files_of(splits[split].select([row]))[0]
+
+    for i in np.flatnonzero(labels[first] != labels):
+        what = f"is labelled {names[labels[i]]}, and {names[labels[first[i]]]} as"
+        report.contradictions.append(Finding(*place(i), what, *place(first[i])))
+
+
+def _labels_of(rows: Dataset, some: np.ndarray) -> np.ndarray:
+    """Of those rows, int64; all of them must have one."""
+    return np.array(rows["label"][:], dtype=object)[some].astype(np.int64)
 
 
 def _labelled(rows: Dataset, seen: _Seen) -> np.ndarray:
@@ -337,7 +351,7 @@ def _compare(splits: DatasetDict, seen: dict[str, _Seen], split: str, report: Da
         files = files_of(splits[split].select(pairs.keys()))
         twin_files = files_of(splits["train"].select(pairs.values()))
         for (row, twin), file, twin_file in zip(pairs.items(), files, twin_files, strict=True):
-            findings.append(Finding(split, row, file, relation, twin, twin_file))
+            findings.append(Finding(split, row, file, relation, "train", twin, twin_file))
 
 
 def _closest(train: _Seen, other: _Seen) -> dict[int, int]:

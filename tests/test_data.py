@@ -57,7 +57,7 @@ def test_columns_of_other_names_become_image_and_label(tmp_path):
 
 def test_validation_is_cut_from_train_stratified_and_by_the_seed_alone(tmp_path):
     folder = write_folder(tmp_path / "d", train=rows(300), test=rows(9))
-    first, again, other = (load_image_dataset(folder, validation_fraction=0.2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (load_image_dataset(folder, split_fraction=0.2, seed=seed) for seed in (1, 1, 2))
     assert Counter(first["validation"]["label"]) == {0: 20, 1: 20, 2: 20}
     assert len(first["train"]) == 240
     assert not set(identities(first["train"])) & set(identities(first["validation"]))
@@ -150,13 +150,21 @@ def test_rows_without_a_class_are_neither_lost_nor_in_the_way_of_a_cut(tmp_path)
 
 
 def test_a_dataset_too_small_to_cut_says_so(tmp_path):
-    with pytest.raises(DatasetError, match="too small to cut 10% of every class off its 4"):
+    message = "has no validation split, and is too small to cut 10% of every class off its 4 .*: add images, or bring"
+    with pytest.raises(DatasetError, match=message):
         load_image_dataset(write_folder(tmp_path / "d", train=rows(4), test=rows(3)))
+
+
+def test_the_share_that_is_named_where_another_is_too_small_is_enough(tmp_path):
+    folder = write_folder(tmp_path / "d", train=rows(16))
+    with pytest.raises(DatasetError, match="no test and no validation split, .* cut off 16% or .*--train_val_split"):
+        load_image_dataset(folder)
+    load_image_dataset(folder, split_fraction=0.16)
 
 
 def test_a_class_that_cannot_be_cut_is_named(tmp_path):
     both = datasets.concatenate_datasets([rows(60).filter(lambda label: label != 2, input_columns="label"), rows(3)])
-    with pytest.raises(DatasetError, match=r"off its 43 training images \(owl: a single image\)"):
+    with pytest.raises(DatasetError, match=r"off its 43 training images \(owl: too few images"):
         load_image_dataset(write_folder(tmp_path / "d", train=both))
 
 

@@ -115,6 +115,27 @@ def test_a_test_image_that_stands_in_train_under_another_label_is_named_with_bot
     assert len(report.duplicates) == 3  # they count as such, too
 
 
+def test_a_csv_row_without_a_label_is_named_whatever_splits_are_cut_off(tmp_path):
+    lines = ["image,label"]
+    for i in range(24):
+        picture(i).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'' if i == 5 else 'ab'[i % 2]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    splits = load_image_dataset(str(tmp_path / "labels.csv"))
+    with pytest.raises(DatasetError, match=r"1 row has no label .*\n  train, row \d+ \(.*/5.png\): no label"):
+        check_dataset(splits)
+    assert sum(len(rows) for rows in check_dataset(splits, skip_corrupt=True)[0].values()) == 23
+
+
+def test_labels_are_compared_between_validation_and_test_too():
+    """The cut of a dataset that has neither may put both copies there."""
+    splits = splits_of(train=TRAIN, validation=[picture(20)], test=[picture(30), picture(20)])
+    _, report = check_dataset(splits)
+    assert [str(finding) for finding in report.contradictions] == [
+        "test, row 1: is labelled b, and a as validation, row 0"
+    ]
+
+
 def test_rows_without_a_class_contradict_no_other():
     splits = splits_of(train=[*TRAIN, TRAIN[0]])
     labels = [0, 1, 0, 1, 0, 1, 0, 1, -1]

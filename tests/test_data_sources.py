@@ -135,7 +135,7 @@ def test_encoded_labels_are_numbers_in_their_order(tmp_path):
         save(tmp_path / f"{gray}.png", gray)
     lines = [f"{gray}.png,{gray // 8}" for gray in range(88)]
     (tmp_path / "train.csv").write_text("\n".join(["image,label", *lines]))
-    loaded = load_image_dataset(str(tmp_path), validation_fraction=0.25, test_fraction=0.25)
+    loaded = load_image_dataset(str(tmp_path), split_fraction=0.25)
     assert loaded["train"].features["label"].names == [str(i) for i in range(11)]  # not "0", "1", "10", "2"
     assert all_of(loaded) == {gray: str(gray // 8) for gray in range(88)}
 

@@ -128,12 +128,11 @@ def test_of_a_run_on_validation_too_it_says_so(runs):
     assert trained_on(record, "elsewhere", "validation", own, Cut()) is None
 
 
-def test_the_share_of_validation_does_not_change_what_is_test():
+def test_checkpoints_of_different_shares_are_measured_together_only_on_request():
     recorded = {"a": Cut(0.1, 3), "b": Cut(0.2, 3), "of another library": None}
-    assert choose_cut(recorded, "test", None, None).split_seed == 3
     with pytest.raises(ConfigurationError, match="Measure them apart"):
-        choose_cut(recorded, "validation", None, None)
-    assert choose_cut(recorded, "validation", 0.3, None) == Cut(0.3, 3)
+        choose_cut(recorded, "test", None, None)
+    assert choose_cut(recorded, "test", 0.3, None) == Cut(0.3, 3)
 
 
 @pytest.mark.parametrize("options", [{"split_seed": "3"}, {"split_seed": -1}, {"train_val_split": 2.0}])

@@ -37,9 +37,9 @@ class TrainingConfig:
     image_dir: str | None = None
     """Where the images of a CSV file are, if not in its own folder."""
     train_val_split: float = 0.1
-    """Share of train (0 to 1) that becomes validation where the dataset has none."""
+    """Share of train (0 to 1) that becomes validation where the dataset has none, and test likewise."""
     split_seed: int = 0
-    """Seed of that cut; apart from --seed, so that runs with other seeds are judged on the same images."""
+    """Seed of these cuts; apart from --seed, so that runs with other seeds are judged on the same images."""
     skip_corrupt: bool = False
     """Go on without images that cannot be read and rows without a class, rather than refuse."""
     max_train_samples: int | None = None

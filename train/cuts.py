@@ -13,17 +13,13 @@ from resnet_hub.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Cut:
-    """Options of ``train.py``: share of train (0 to 1, exclusive) that becomes validation, and the seed."""
+    """Options of ``train.py``: share of train (0 to 1, exclusive) that each missing split takes, and the seed."""
 
     train_val_split: float = 0.1
     split_seed: int = 0
 
     def __str__(self) -> str:
         return f"--train_val_split {self.train_val_split:g} --split_seed {self.split_seed}"
-
-    def gives_same(self, split: str, other: "Cut") -> bool:
-        """Whether ``split`` has the same images by both. Those of test are cut off first, by the seed alone."""
-        return self.split_seed == other.split_seed and (split == "test" or self == other)
 
 
 def recorded_cut(record: TrainingRecord | None, dataset: str) -> Cut | None:
@@ -53,7 +49,7 @@ def choose_cut(recorded: Mapping[str, Cut | None], split: str, share: float | No
     cuts = {name: with_what_was_asked(cut) for name, cut in recorded.items() if cut is not None}
     first_name, first = next(iter(cuts.items()), ("", with_what_was_asked(Cut())))
     for name, cut in cuts.items():
-        if not first.gives_same(split, cut):
+        if cut != first:
             raise ConfigurationError(
                 f"the dataset has no {split} images of its own: {first_name} was trained without those that "
                 f"{recorded[first_name]} cuts off, {name} without those of {recorded[name]}. Measure them apart, or "
@@ -75,4 +71,4 @@ def trained_on(record: TrainingRecord | None, dataset: str, split: str, own: Col
     is_main = record["datasets"][0]["name"] == dataset
     if split == "validation" and is_main and record["recipe"].get("train_on_validation") is True:
         return "--train_on_validation True"
-    return None if split in own or recorded.gives_same(split, cut) else str(recorded)
+    return None if split in own or recorded == cut else str(recorded)

@@ -106,7 +106,7 @@ def _load(name: str, config: TrainingConfig, accelerator: Accelerator, *, is_ext
         label_column=config.label_column_name,
         image_dir=None if is_extra else config.image_dir,
     )
-    splits = cut_missing_splits(own, name, validation_fraction=config.train_val_split, seed=config.split_seed)
+    splits = cut_missing_splits(own, name, split_fraction=config.train_val_split, seed=config.split_seed)
     if cut := describe_cut(own, splits, config.split_seed):
         accelerator.print(f"{name} {cut}")
     for split, rows in splits.items():

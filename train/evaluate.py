@@ -50,9 +50,10 @@ class EvaluationConfig:
     split: Literal["train", "validation", "test"] = "test"
     """Part of the dataset."""
     train_val_split: float | None = None
-    """Where the dataset has no validation: share of train (0 to 1) cut off. Default: as in the checkpoints' runs."""
+    """Where the dataset has no such images of its own: share of train (0 to 1) cut off. Default: as in the checkpoints'
+    runs."""
     split_seed: int | None = None
-    """Where the dataset has no such images of its own: seed of the cut. Default: as in the checkpoints' runs."""
+    """Seed of that cut. Default: as in the checkpoints' runs."""
     image_column_name: str | None = None
     """Column with the images, where it cannot be told from the column types."""
     label_column_name: str | None = None
@@ -149,7 +150,7 @@ def load_splits(
     if split not in own:
         recorded = {name: recorded_cut(record, dataset) for name, record in records.items()}
         cut = choose_cut(recorded, split, config.train_val_split, config.split_seed)
-    splits = cut_missing_splits(own, config.dataset_name, validation_fraction=cut.train_val_split, seed=cut.split_seed)
+    splits = cut_missing_splits(own, config.dataset_name, split_fraction=cut.train_val_split, seed=cut.split_seed)
     notes = []
     if split not in own:
         notes.append(f"{config.dataset_name} has no {split} images of its own: these are cut off train by {cut}.")

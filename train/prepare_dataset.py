@@ -51,7 +51,7 @@ class PreparationConfig:
     image_dir: str | None = None
     """Where the images of a CSV file are, if not in its own folder."""
     train_val_split: float = 0.1
-    """Share of train (0 to 1) that becomes validation, and test, where the source has none."""
+    """Share of train (0 to 1) that becomes validation where the source has none, and test likewise."""
     split_seed: int = 0
     """Seed of these cuts."""
     skip_corrupt: bool = False
@@ -80,8 +80,7 @@ def main(config: PreparationConfig) -> None:
     splits = cut_missing_splits(
         own,
         config.source,
-        validation_fraction=config.train_val_split,
-        test_fraction=config.train_val_split,
+        split_fraction=config.train_val_split,
         seed=config.split_seed,
     )
     if cut := describe_cut(own, splits, config.split_seed):
