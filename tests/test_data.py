@@ -157,7 +157,7 @@ def test_a_dataset_too_small_to_cut_says_so(tmp_path):
 
 def test_the_share_that_is_named_where_another_is_too_small_is_enough(tmp_path):
     folder = write_folder(tmp_path / "d", train=rows(16))
-    with pytest.raises(DatasetError, match="no test and no validation split, .* cut off 16% or .*--train_val_split"):
+    with pytest.raises(DatasetError, match=r"no test and no validation split, .* cut off 16% or .*--train_val_split"):
         load_image_dataset(folder)
     load_image_dataset(folder, split_fraction=0.16)
 
