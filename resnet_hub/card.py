@@ -348,11 +348,16 @@ def plain(text: str, limit: int = 200) -> str:
     """``text`` as Markdown that shows it and does nothing else, of at most ``limit`` characters.
 
     Names come from datasets and configs of strangers: they must not break out of a table, code or a picture's words,
-    nor become HTML, links or commands to a terminal.
+    nor become HTML or links.
     """
+    harmless = printable(text, limit).translate(_HARMLESS)
+    return harmless.replace("://", ":// ").replace("www.", "www. ")  # as links are made of bare addresses
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """``text`` without commands to a terminal, on one line, of at most ``limit`` characters."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
-    printable = "".join(c if c.isprintable() else " " for c in shown).translate(_HARMLESS)
-    return printable.replace("://", ":// ").replace("www.", "www. ")  # as links are made of bare addresses
+    return "".join(c if c.isprintable() else " " for c in shown)
 
 
 _HARMLESS = str.maketrans({"|": "/", "`": "'", "<": "(", ">": ")", "[": "(", "]": ")", "\\": "/"})

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 import tyro
 from tqdm import tqdm
 
+from resnet_hub import __version__
 from resnet_hub.command import run_command
 from resnet_hub.errors import ConfigurationError, ImageError
 
@@ -37,6 +38,9 @@ BATCH_SIZE = 32
 
 def main() -> None:
     """The command line, to its end."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"resnet-hub {__version__}")
+        return
     commands = {
         "predict": predict,
         "info": info,
@@ -65,7 +69,7 @@ def predict(
     images: Annotated[list[str], tyro.conf.Positional],
     model: ModelName = str(SHIPPED),
     top_k: int = 1,
-    format: Format = "text",
+    format: Format | None = None,
     output: Path | None = None,
     precision: Precision = "auto",
     training_images: tuple[str, ...] = (),
@@ -76,14 +80,18 @@ def predict(
         images: Files, folders, or http(s) addresses.
         model: Checkpoint folder or Hub id, or anything else that `resnet-hub convert` takes.
         top_k: Classes per image, best first.
-        format: text for people; jsonl and csv for programs, a line per image.
+        format: text for people; jsonl and csv for programs, a line per image. Default: csv or jsonl where the output
+            file is called so, else text.
         output: Write to this file rather than to stdout.
         precision: auto: bf16 where the processor has it. int8: fastest, and needs --training-images. What these cannot
             decide is computed in fp32.
         training_images: Files or folders of images like those of the training, of which int8 is fitted to 300.
     """
+    if not images:
+        raise ConfigurationError("say which images: files, folders or addresses")
     if top_k < 1:
         raise ConfigurationError(f"--top-k must be at least 1, got {top_k}")
+    format = format or ({".csv": "csv", ".jsonl": "jsonl"}.get(output.suffix.lower(), "text") if output else "text")
     fitted_to = _training_images(precision, training_images)
     sources = list(_find_images(images))
     from resnet_hub.predictor import Predictor  # takes seconds, and a wrong path should not
@@ -203,15 +211,15 @@ def _with_progress(rows: Iterable[Row], total: int) -> Iterable[Row]:
 
 
 def _write_text(stream: TextIO, top_k: int) -> Callable[[Row], None]:
-    from resnet_hub.card import plain  # a stranger's label must not command the terminal
+    from resnet_hub.card import printable  # a stranger's label must not command the terminal
 
     def write(row: Row) -> None:
         if row.error is not None:
-            print(f"{plain(row.file, 4096)}: error: {plain(row.error, 4096)}", file=sys.stderr)
+            print(f"{printable(row.file, 4096)}: error: {printable(row.error, 4096)}", file=sys.stderr)
             return
-        answers = ", ".join(f"{plain(p['label'])} {p['score']:.1%}" for p in row.predictions)
+        answers = ", ".join(f"{printable(p['label'])} {p['score']:.1%}" for p in row.predictions)
         note = " (unlike the training images)" if row.is_unfamiliar else ""
-        stream.write(f"{plain(row.file, 4096)}: {answers}{note}\n")
+        stream.write(f"{printable(row.file, 4096)}: {answers}{note}\n")
 
     return write
 
@@ -245,9 +253,9 @@ def info(model: Annotated[str, tyro.conf.Positional] = str(SHIPPED)) -> None:
     """What a checkpoint is, what it was trained on and what it measured.
 
     Args:
-        model: As of predict.
+        model: Checkpoint folder or Hub id, or anything else that `resnet-hub convert` takes.
     """
-    from resnet_hub.card import plain
+    from resnet_hub.card import printable
     from resnet_hub.convert import read
 
     network = read(_checked_model(model))
@@ -256,24 +264,24 @@ def info(model: Annotated[str, tyro.conf.Positional] = str(SHIPPED)) -> None:
     lines = [
         ("architecture", f"{network.architecture}{variant}, {parameters:,} parameters"),
         ("images", f"{network.image_size} x {network.image_size} px"),
-        ("classes", f"{network.num_classes}: {plain(', '.join(network.label_names))}"),
+        ("classes", f"{network.num_classes}: {printable(', '.join(network.label_names))}"),
     ]
     if network.origin is not None:
-        lines.append(("converted from", f"{plain(network.origin.source)} of {plain(network.origin.library)}"))
-        lines += [("note", plain(note, 1000)) for note in network.origin.notes]
+        lines.append(("converted from", f"{printable(network.origin.source)} of {printable(network.origin.library)}"))
+        lines += [("note", printable(note, 1000)) for note in network.origin.notes]
     if network.calibration is not None:
         fitted = network.calibration
         lines.append(("temperature", f"{fitted.temperature:.3f}, of {fitted.num_images:,} images of {fitted.dataset}"))
     record = network.training_record
     if record is not None:
         lines += [
-            ("trained on", f"{d['train']:,} images of {plain(d['name'])}, {plain(d['description'])}")
+            ("trained on", f"{d['train']:,} images of {printable(d['name'])}, {printable(d['description'])}")
             for d in record["datasets"]
         ]
         lines.append(("epochs", f"{len(record['history'])}, kept is {record['best_epoch']}"))
         lines += [
             (
-                f"{plain(r['dataset'])} {plain(r['split'])}",
+                f"{printable(r['dataset'])} {printable(r['split'])}",
                 f"accuracy {r['accuracy']:.4f}, macro-F1 {r['macro_f1']:.4f} ({r['num_images']:,} images)",
             )
             for r in record["results"]
@@ -287,7 +295,7 @@ def summary(model: Annotated[str, tyro.conf.Positional] = str(SHIPPED), image_si
     """Every layer with output shape, parameters and what it reads.
 
     Args:
-        model: As of predict.
+        model: Checkpoint folder or Hub id, or anything else that `resnet-hub convert` takes.
         image_size: Side of the input in px; default: the model's own.
     """
     from resnet_hub.convert import read
@@ -333,11 +341,11 @@ def export(
     """Write a checkpoint as ONNX or OpenVINO IR, for programs without PyTorch.
 
     Args:
-        model: As of predict.
+        model: Checkpoint folder or Hub id, or anything else that `resnet-hub convert` takes.
         format: onnx: one .onnx file. openvino: an .xml file and its weights, .bin.
         output: The .onnx or .xml file; default: model.onnx or model.xml here.
         precision: int8 is faster, less exact, for OpenVINO only, and needs --training-images.
-        training_images: As of predict.
+        training_images: Files or folders of images like those of the training, of which int8 is fitted to 300.
     """
     from resnet_hub.convert import read
     from resnet_hub.export import export_checkpoint
@@ -353,7 +361,7 @@ def push(
     """Publish a checkpoint folder on the Hub, after `hf auth login`.
 
     Args:
-        folder: As training leaves it.
+        folder: Checkpoint folder, as training or `resnet-hub convert` leaves it.
         repo_id: Such as me/my-model; made where it does not exist.
         private: Make it a private one, where it is made.
     """

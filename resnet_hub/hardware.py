@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from resnet_hub.errors import ConfigurationError
+
 #: Where Linux says how much of the processors a container gets: microseconds of each period, or "max".
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -23,6 +25,20 @@ def count_cores() -> int:
         return min(cores, max(1, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # another system, or no limit
         return cores
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be used here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    # Without its driver a device fails with an AssertionError, a RuntimeError or an import's error, by its kind.
+    except Exception as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(f"device {str(name)!r} cannot be used here ({first_line}): use 'cpu'") from error
 
 
 def processor_name() -> str:

@@ -78,6 +78,11 @@ def _open(source: ImageSource) -> Image.Image:
     elif isinstance(source, (str, Path)):
         # Read at once, so that no file handle outlives an error.
         return _open(Path(source).read_bytes())
+    elif not hasattr(source, "read"):
+        raise ImageError(
+            "images are paths, bytes, binary files, Pillow images or uint8 arrays, "
+            f"not {type(source).__name__}: convert it"
+        )
     return Image.open(source, formats=FORMATS)
 
 

@@ -15,7 +15,7 @@ from resnet_hub.calibration import probabilities
 from resnet_hub.engines import Backend, Precision, make_engine, quantization
 from resnet_hub.engines.batching import MAX_BATCH, SharedBatches
 from resnet_hub.errors import ConfigurationError
-from resnet_hub.hardware import count_cores
+from resnet_hub.hardware import count_cores, usable_device
 from resnet_hub.hub import ResNetForImageClassification
 from resnet_hub.images import ImageSource
 
@@ -57,7 +57,7 @@ class Predictor:
             calls are decided in fp32 then, so that the best class is fp32's, and scores of bf16 are within 0.02.
         threads: That decode images, and as many compute; default: one for each core of this process. With PyTorch, this
             sets those of the whole process.
-        training_images: For int8, which is fitted to some of them; a dataset's column will do.
+        training_images: For int8, and for it alone, which is fitted to some of them; a dataset's column will do.
 
     Attributes:
         model: On ``device``.
@@ -80,14 +80,18 @@ class Predictor:
         threads: int | None = None,
         training_images: Sequence[ImageSource] | None = None,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() and backend != "openvino" else "cpu"))
+        if training_images is not None and (precision != "int8" or isinstance(training_images, (str, Path))):
+            raise ConfigurationError("training_images are a list of images, and go together with precision='int8'")
+        self.device = usable_device(
+            device or ("cuda" if torch.cuda.is_available() and backend != "openvino" else "cpu")
+        )
         if not isinstance(model, ResNetForImageClassification):
             model = convert.load(model)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
         self.readers = ThreadPoolExecutor(threads or count_cores(), "reader")
         self._room_to_read = threading.BoundedSemaphore(threads or count_cores())
         pixels = None
-        if precision == "int8" and training_images is not None:
+        if training_images is not None:
             pixels = quantization.training_pixels(self.model.preprocessing, training_images)
         self.engine = make_engine(self.model, backend, precision, self.device, threads, pixels)
         self._logits = SharedBatches(self.engine)
@@ -108,7 +112,7 @@ class Predictor:
 
         Raises:
             ImageError: an image cannot be decoded.
-            ConfigurationError: ``top_k`` or ``batch_size`` below 1.
+            ConfigurationError: ``top_k`` or ``batch_size`` is not an integer of at least 1.
         """
         if not isinstance(images, (list, tuple)):
             return self.answer([images], top_k)[0].predictions
@@ -116,8 +120,9 @@ class Predictor:
 
     def answer(self, images: Sequence[ImageSource], top_k: int = 5, batch_size: int = MAX_BATCH) -> list[Answer]:
         """As calling it with a list, and whether each image is unlike those of the training."""
-        if top_k < 1 or batch_size < 1:
-            raise ConfigurationError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}")
+        for name, value in [("top_k", top_k), ("batch_size", batch_size)]:
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} must be an integer of at least 1, got {value!r}")
         batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
         return [answer for batch in batches for answer in self._answer_batch(batch, top_k)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNotFoundError
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from resnet_hub.card import model_card
 from resnet_hub.card_edits import card_text, merge_card, read_card
@@ -54,13 +54,17 @@ def prepare_repo(
         api.auth_check(full_id, repo_type=repo_type, write=True)  # creating says nothing of a repository that exists
         return full_id
 
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise _push_error(repo_id, error) from error
     if token is False or not (token if isinstance(token, str) else get_token()):
         raise PushError(
             f"{repo_id} cannot be pushed to, for nobody is logged in here: run `hf auth login`, or set HF_TOKEN"
         )
     try:
         return within(ANSWER_SECONDS, question)
-    except (HfHubHTTPError, HFValidationError, *UNREACHABLE, *NO_HUB) as error:
+    except (HfHubHTTPError, *UNREACHABLE, *NO_HUB) as error:
         raise _push_error(repo_id, error) from error
 
 

@@ -14,6 +14,7 @@ import pytest
 from other_libraries import NAMES, keras_file
 from PIL import Image
 
+import resnet_hub
 from resnet_hub import Predictor, cli, drawn_signs
 
 
@@ -109,8 +110,8 @@ def test_an_address_is_fetched(hands, tiny_checkpoint):
         address = f"http://127.0.0.1:{server.server_port}"
         done = run("predict", f"{address}/a.png", f"{address}/gone.png", "-m", tiny_checkpoint, code=1)
         server.shutdown()
-    assert done.stdout.startswith(f"{address}/a.png".replace("://", ":// "))
-    assert "cannot be fetched (HTTP Error 404" in done.stderr
+    assert done.stdout.startswith(f"{address}/a.png: ")
+    assert f"{address}/gone.png: error: cannot be fetched (HTTP Error 404" in done.stderr
 
 
 def test_thousands_of_images_stream(tiny_checkpoint, tmp_path, monkeypatch):
@@ -186,6 +187,28 @@ def test_convert_makes_a_checkpoint_folder_of_what_others_have(tmp_path):
 def test_summary_is_the_models_table(tiny_checkpoint):
     text = run("summary", tiny_checkpoint).stdout
     assert "layer1.0.conv1 (Conv2d)" in text
+
+
+def test_an_output_file_is_of_the_format_that_its_name_says(hands, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_checked_model", lambda _: str(tiny_checkpoint))
+    for name in ("answers.csv", "answers.jsonl", "answers.txt"):
+        cli.predict([str(hands / "a.png")], output=tmp_path / name)
+    assert len(list(csv.DictReader((tmp_path / "answers.csv").open()))) == 1
+    assert json.loads((tmp_path / "answers.jsonl").read_text())["file"] == str(hands / "a.png")
+    assert (tmp_path / "answers.txt").read_text().startswith(f"{hands / 'a.png'}: ")
+
+
+def test_without_an_image_predict_asks_for_one(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["resnet-hub", "predict"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "say which images" in capsys.readouterr().err
+
+
+def test_it_knows_its_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["resnet-hub", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"resnet-hub {resnet_hub.__version__}\n"
 
 
 def test_labels_of_strangers_do_not_command_the_terminal():

@@ -209,6 +209,7 @@ def test_a_branch_that_does_not_exist_is_named(hub, me):
         ("hf_other", "me/hands", "me/hands may not be written to with this access token: give an id of your own"),
         ("hf_other", "me/nothing", "me/nothing may not be written to with this access token"),
         ("hf_me", "no id/at/all", "is no Hub id: give one such as 'me/my-model'"),
+        (None, "no id!", "is no Hub id: give one such as 'me/my-model'"),
     ],
 )
 def test_who_may_not_push_learns_it_before_anything_is_uploaded(hub, me, tmp_path, token, repo_id, message):

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnet_hub import ImageError
@@ -131,6 +132,12 @@ def test_random_bytes_never_raise_anything_else():
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ImageError, match=r"hand\.jpg: there is no such file"):
         open_image(tmp_path / "hand.jpg")
+
+
+@pytest.mark.parametrize("source", [None, 5, torch.zeros(3, 8, 8)])
+def test_what_is_no_image_at_all_is_not_called_damaged(source):
+    with pytest.raises(ImageError, match=f"uint8 arrays, not {type(source).__name__}: convert it"):
+        open_image(source)
 
 
 def test_arrays_of_floats_are_refused_with_what_is_right():

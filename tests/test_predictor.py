@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnet_hub import ConfigurationError, ImageError, Predictor, ResNetForSigns
@@ -55,9 +56,29 @@ def test_a_broken_image_raises_and_names_its_file(predictor, tmp_path):
         predictor([photo(0), tmp_path / "broken.jpg"])
 
 
-def test_top_k_below_1_is_refused(predictor):
-    with pytest.raises(ConfigurationError, match="at least 1"):
-        predictor(photo(0), top_k=0)
+@pytest.mark.parametrize("top_k", [0, 2.5, "2", None])
+def test_only_a_number_of_classes_is_taken_for_top_k(predictor, top_k):
+    with pytest.raises(ConfigurationError, match=f"top_k must be an integer of at least 1, got {top_k!r}"):
+        predictor(photo(0), top_k=top_k)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cude"}, "device 'cude' cannot be used here .*: use 'cpu'"),
+        ({"precision": "fp32", "training_images": [photo(0)]}, "go together with precision='int8'"),
+        ({"precision": "int8", "training_images": "photos"}, "training_images are a list of images"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tiny_model, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Predictor(tiny_model, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there_is_refused(tiny_model):
+    with pytest.raises(ConfigurationError, match="device 'cuda' cannot be used here"):
+        Predictor(tiny_model, device="cuda")
 
 
 def test_labels_are_those_of_the_checkpoint(tmp_path):
