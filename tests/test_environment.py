@@ -1,5 +1,10 @@
 """What a run finds out about the machine that it runs on."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from train import environment
@@ -21,3 +26,29 @@ def test_precision_is_what_was_asked_for_or_else_what_is_fast(monkeypatch, reque
     if launcher is not None:
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
     assert environment.choose_mixed_precision(requested) == chosen
+
+
+STEPS = """
+import resource, sys
+import torch
+from train import environment
+if sys.argv[1] == "keep":
+    environment.keep_memory()
+def step():
+    return sum(torch.ones(2**25)[:1] for _ in range(2)).item()  # 128 MB each
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this system's memory is not given out by glibc")
+def test_a_step_gets_its_memory_from_the_step_before_and_not_from_the_system():
+    command = [sys.executable, "-c", STEPS]
+    root = Path(__file__).parents[1]
+    faults = {
+        told: int(subprocess.check_output([*command, told], cwd=root, timeout=120)) for told in ("keep", "as it is")
+    }
+    assert faults["keep"] < 1000 < faults["as it is"]

@@ -1,8 +1,10 @@
 """What a run ran on: recorded beside its results, for a number means little without it."""
 
+import ctypes
 import os
 import platform
 import subprocess
+import sys
 import warnings
 from datetime import timedelta
 from importlib.metadata import version
@@ -13,6 +15,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from resnet_hub.hardware import computes_bf16_fast, count_cores, processor_name
+
+#: Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 PACKAGES = ("torch", "torchvision", "datasets", "accelerate", "huggingface-hub", "safetensors", "pillow", "numpy")
 
@@ -57,6 +62,8 @@ def make_accelerator(mixed_precision: str) -> Accelerator:
         ],
     )
     share_cores(accelerator)
+    if accelerator.device.type == "cpu":
+        keep_memory()
     return accelerator
 
 
@@ -82,3 +89,14 @@ def share_cores(accelerator: Accelerator) -> None:
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
         torch.set_num_threads(max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def keep_memory() -> None:
+    """Have glibc keep what was freed for what is allocated next.
+
+    By itself it gives large blocks back to the system, and every step gets its activations from there again: page by
+    page, each of them filled with zeros first.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)  # no block apart from the others
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # at no size
