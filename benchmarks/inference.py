@@ -1,7 +1,7 @@
 """Predicting beside what people use: torchvision, timm, ONNX Runtime and transformers' pipeline, in one run.
 
     python benchmarks/inference.py                        # batches at 64 and 224 px, files to labels, start-up
-    python benchmarks/inference.py --quick                # a look at whether it runs; its figures mean little
+    python benchmarks/inference.py --quick --tables files # a look at whether it runs; its figures mean little
     python benchmarks/inference.py --tables files --json-file speed.json
 
 All have the weights of one checkpoint, and all take turns, so that what else the machine does meets all of them. A
@@ -102,11 +102,11 @@ def main(
         model: Checkpoint folder.
         rounds: How often each takes its turn, at least 5 for figures to show.
         tables: Which to make: the network at 64 or 224 px, from files to labels, heatmaps, starting Python.
-        quick: One round of a few calls, and all in one process.
+        quick: One round of a few calls with one image, and all in one process: whether it runs, and no more.
         json_file: Write figures, versions and hardware there too.
     """
     rounds, part = (1, at_once) if quick else (rounds, apart)
-    tables, batches = (("64", "files"), (1,)) if quick else (tables, (1, 8, 32, 128))
+    batches = (1,) if quick else (1, 8, 32, 128)
     products = 3 if quick else 30
     limits = {name: part(matrix_product_gflops, dtype, "cpu", products) for name, dtype in LIMITS.items()}
     with tempfile.TemporaryDirectory() as temporary:
@@ -123,6 +123,8 @@ def main(
             made["Grad-CAM, ms"] = [part(heatmap, model, rounds)]
         if "start" in tables:
             made["From starting Python to the first label, ms"] = starts(model, folder)
+    if quick:
+        print("\nA quick look: these figures mean little.")
     print(f"\nLimits, as products of {MATRIX_SIDE} x {MATRIX_SIDE} matrices: ", end="")
     bandwidth = part(copy_gigabytes_per_second)
     print(", ".join(f"{name} {limit:,.0f} GFLOP/s" for name, limit in limits.items()), end="")

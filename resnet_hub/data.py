@@ -215,10 +215,12 @@ def _load(source: str, revision: str | None, token: str | bool | None) -> Datase
     if path.is_dir() and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         loaded = datasets.load_from_disk(source)
         return loaded if isinstance(loaded, DatasetDict) else DatasetDict({"train": loaded})
-    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
-        raise DatasetError(f"there is no folder {source}: check the path, or give a Hub id such as 'user/dataset'")
     if path.is_file():
         raise DatasetError(f"{source} is a file, and no CSV: give the folder that it lies in")
+    if path.suffix.lower() == ".csv":
+        raise DatasetError(f"there is no file {source}: check the path")
+    if not path.is_dir() and (path.is_absolute() or source.startswith(".") or source.count("/") > 1):
+        raise DatasetError(f"there is no folder {source}: check the path, or give a Hub id such as 'user/dataset'")
     try:
         builder = datasets.load_dataset_builder(source, revision=revision, token=token, cache_dir=_cache_dir(path))
         if isinstance(builder.config, ParquetConfig):

@@ -64,12 +64,14 @@ def test_inference_measures_ours_beside_its_peers(tiny_checkpoint, tmp_path):
         pytest.importorskip(package)
     file = tmp_path / "speed.json"
     command = [sys.executable, ROOT / "benchmarks" / "inference.py", "--quick", "--json-file", file]
+    command += ["--tables", "64", "files", "grad-cam"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--model", tiny_checkpoint], capture_output=True, text=True, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert "| 1 x 4000 x 3000 JPEG |" in done.stdout
+    assert "Grad-CAM" in done.stdout
     found = json.loads(file.read_text())
     assert found["machine"]["versions"]["openvino"]
     assert found["ceilings"]["GFLOP/s"]["fp32"] > 0

@@ -179,6 +179,18 @@ def test_a_folder_that_does_not_exist_is_not_looked_for_on_the_hub(name):
         load_image_dataset(name)
 
 
+def test_a_csv_file_that_does_not_exist_is_called_a_file():
+    for name in ("labels.csv", "./labels.csv", "/no/such/labels.csv"):
+        with pytest.raises(DatasetError, match=f"there is no file {name}: check the path"):
+            load_image_dataset(name)
+
+
+def test_a_file_that_is_no_csv_is_not_called_missing(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="is a file, and no CSV: give the folder"):
+        load_image_dataset(str(tmp_path / "photo.png"))
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot be loaded .*check"):
         load_image_dataset(str(tmp_path))

@@ -67,6 +67,7 @@ def test_a_missing_recipe_is_named(tmp_path):
         ["--train_on_validation", "True", "--early_stopping_patience", "2"],
         ["--calibration_from", "runs/first"],
         ["--measure_backgrounds", "True"],
+        ["--freeze", "layer2"],
         ["--gradient_accumulation_steps", "0"],
     ],
 )

@@ -358,10 +358,11 @@ def test_the_record_tells_how_long_training_stood_still_for_data(train_here, tmp
     assert 0.02 * images <= line["data_wait"] <= line["seconds"] - 0.02 * line["validation"]["num_images"]
 
 
-def test_frozen_stages_keep_their_weights_and_statistics(train_here, tmp_path):
+def test_frozen_stages_keep_their_weights_and_statistics(train_here, tmp_path, capsys):
     assert train_here(tmp_path / "first") == 0
     options = {"init_from": str(tmp_path / "first"), "freeze": "layer2", "body_learning_rate_ratio": 0.5}
     assert train_here(tmp_path / "second", **options) == 0
+    assert "everything up to layer2 stays as it is" in capsys.readouterr().out
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
     same = {name.split(".")[0] for name in first if torch.equal(first[name], second[name])}
     assert {"conv1", "bn1", "layer1", "layer2"} <= same

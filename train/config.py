@@ -230,6 +230,8 @@ class TrainingConfig:
                 "--push_to_hub and --hub_model_id belong together: the one says that, the other where to, such as "
                 "--push_to_hub --hub_model_id me/my-model"
             )
+        if self.freeze != "none" and not self.init_from:
+            raise ConfigurationError("--freeze keeps weights as they are, and new ones are random: add --init_from")
         if self.train_on_validation and (self.early_stopping_patience or self.save_top_k != 1):
             raise ConfigurationError(
                 "--train_on_validation leaves nothing to choose epochs by: leave out --early_stopping_patience and "

@@ -329,6 +329,8 @@ def make_model(
     )
     if initial is not None:
         accelerator.print(load_initial_weights(model, initial, config.init_from))
+    if config.freeze != "none":
+        accelerator.print(f"everything up to {config.freeze} stays as it is")
     return model.to(memory_format=torch.channels_last)
 
 
