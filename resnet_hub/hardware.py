@@ -34,11 +34,14 @@ def usable_device(name: str | torch.device) -> torch.device:
         ConfigurationError: there is none, or it cannot be used here.
     """
     try:
-        return torch.empty(0, device=name).device
+        device = torch.device(name)
+        if device.type != "cpu":
+            torch.empty(0, device=device)
     # Without its driver a device fails with an AssertionError, a RuntimeError or an import's error, by its kind.
     except Exception as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(f"device {str(name)!r} cannot be used here ({first_line}): use 'cpu'") from error
+    return device
 
 
 def processor_name() -> str:

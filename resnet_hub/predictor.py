@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -82,9 +83,9 @@ class Predictor:
     ) -> None:
         if training_images is not None and (precision != "int8" or isinstance(training_images, (str, Path))):
             raise ConfigurationError("training_images are a list of images, and go together with precision='int8'")
-        self.device = usable_device(
-            device or ("cuda" if torch.cuda.is_available() and backend != "openvino" else "cpu")
-        )
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() and backend != "openvino" else "cpu"
+        self.device = usable_device(device)
         if not isinstance(model, ResNetForImageClassification):
             model = convert.load(model)
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
@@ -121,7 +122,7 @@ class Predictor:
     def answer(self, images: Sequence[ImageSource], top_k: int = 5, batch_size: int = MAX_BATCH) -> list[Answer]:
         """As calling it with a list, and whether each image is unlike those of the training."""
         for name, value in [("top_k", top_k), ("batch_size", batch_size)]:
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or value < 1:
                 raise ConfigurationError(f"{name} must be an integer of at least 1, got {value!r}")
         batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
         return [answer for batch in batches for answer in self._answer_batch(batch, top_k)]
