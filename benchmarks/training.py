@@ -40,7 +40,7 @@ from resnet_hub.images import IMAGENET_MEAN, IMAGENET_STD
 from train.batches import Collate, TrainingBatches, make_loader
 from train.config import TrainingConfig
 from train.engine import Tally, progress, train_step
-from train.environment import choose_mixed_precision, make_accelerator
+from train.environment import choose_mixed_precision, keep_memory, make_accelerator
 from train.optimization import make_optimizer
 from train.trainer import make_augmentation
 
@@ -152,6 +152,7 @@ def write_rows(folder: Path, num_images: int) -> None:
 
 def ours(rows: datasets.Dataset, image_size: int, batch_size: int) -> Contestant:
     accelerator = make_accelerator("auto")
+    keep_memory(accelerator)
     config = TrainingConfig(per_device_train_batch_size=batch_size, image_size=image_size)
     model = ResNetForImageClassification(label_names=LABEL_NAMES, image_size=image_size)
     batches = TrainingBatches(len(rows), batch_size, SEED)

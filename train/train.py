@@ -33,7 +33,7 @@ from train.batches import Collate, EvaluationBatches, make_loader
 from train.config import TrainingConfig, parse_config, recipe_of
 from train.data import TrainingData, choose_dataset, load_training_data
 from train.engine import Predictions, evaluate
-from train.environment import commit, hardware, make_accelerator, versions
+from train.environment import commit, hardware, keep_memory, make_accelerator, versions
 from train.initialization import load_initial_weights
 from train.pictures import image_pictures, record_pictures
 from train.pushing import EXIT_CODE, Pusher, make_pusher
@@ -74,6 +74,7 @@ def main(config: TrainingConfig) -> int:
         trainer.restore(state)
     start_tracking(accelerator, config, output_dir)
     announce(trainer, data)
+    keep_memory(accelerator)
     with Watch(accelerator) as watch:
         try:
             trainer.fit(watch)
