@@ -36,11 +36,10 @@ accelerator = environment.make_accelerator("no")
 if sys.argv[1] == "keep":
     environment.keep_memory(accelerator)
 def step():
-    torch.ones(2**25).add(1)  # 128 MB each
-for _ in range(4):
-    step()
+    torch.ones(2**24).add(1)  # 64 MB each
+step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
+for _ in range(40):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -53,4 +52,4 @@ def test_a_step_gets_its_memory_from_the_step_before_and_not_from_the_system():
     faults = {
         told: int(subprocess.check_output([*command, told], cwd=root, timeout=120)) for told in ("keep", "as it is")
     }
-    assert faults["keep"] < 1000 < faults["as it is"]
+    assert faults["keep"] < faults["as it is"] / 4  # some are asked for in the first steps
